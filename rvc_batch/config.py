@@ -1,0 +1,218 @@
+"""Where everything is (`Home`) and how it behaves (`Settings`: TOML file, then environment).
+
+Neither reads anything at import. Unknown keys are errors that name the key and its line.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import rvc_batch
+from rvc_batch.engine.backend import BACKENDS
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.errors import HomeInvalid, SettingsInvalid
+
+CONFIG_NAME = "rvc-batch.toml"
+
+
+@dataclass(frozen=True)
+class Home:
+    """One folder that holds everything of one render box."""
+
+    root: Path
+
+    @property
+    def inbox(self) -> Path:
+        """Where audio is dropped."""
+        return self.root / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        """Where results appear, whole and never overwritten."""
+        return self.root / "outbox"
+
+    @property
+    def processed(self) -> Path:
+        """Sources of finished jobs."""
+        return self.root / "processed"
+
+    @property
+    def failed(self) -> Path:
+        """Sources of failed jobs, each with an `.error.txt`."""
+        return self.root / "failed"
+
+    @property
+    def models(self) -> Path:
+        """`hubert_base.pt` or `contentvec/`, and `rmvpe.pt`."""
+        return self.root / "models"
+
+    @property
+    def voices(self) -> Path:
+        """`.pth` files or folders, indexes beside them."""
+        return self.root / "voices"
+
+    @property
+    def state(self) -> Path:
+        """Database, accepted sources, model cache, logs."""
+        return self.root / "state"
+
+    @property
+    def database(self) -> Path:
+        """The job database."""
+        return self.state / "jobs.sqlite3"
+
+    @property
+    def work(self) -> Path:
+        """Accepted sources, one folder per job."""
+        return self.state / "work"
+
+    @property
+    def cache(self) -> Path:
+        """Canonical checkpoints, keyed by the SHA-256 of their source."""
+        return self.state / "model-cache"
+
+    @property
+    def logs(self) -> Path:
+        """Rotating logs."""
+        return self.state / "logs"
+
+    @property
+    def config_file(self) -> Path:
+        """The optional configuration file."""
+        return self.root / CONFIG_NAME
+
+    def create(self) -> None:
+        """Create all folders that are not there.
+
+        Raises:
+            HomeInvalid: a folder cannot be created.
+        """
+        for folder in (
+            self.inbox,
+            self.outbox,
+            self.processed,
+            self.failed,
+            self.models,
+            self.voices,
+            self.work,
+            self.cache,
+            self.logs,
+        ):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise HomeInvalid(f"cannot create {folder}: {e.strerror}; choose another --home") from e
+
+
+def locate_home(option: Path | None, environment: Mapping[str, str] = os.environ) -> Home:
+    """Choose the home: `--home`, else RVC_BATCH_HOME, else the checkout this runs from, else `~/rvc-batch`."""
+    if option is not None:
+        return Home(option.expanduser().absolute())
+    if environment.get("RVC_BATCH_HOME"):
+        return Home(Path(environment["RVC_BATCH_HOME"]).expanduser().absolute())
+    checkout = Path(rvc_batch.__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "inbox").is_dir():
+        return Home(checkout)
+    return Home(Path.home() / "rvc-batch")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WatchSettings(_Section):
+    """How files are noticed and judged complete."""
+
+    settle_seconds: float = Field(3.0, gt=0, le=3600)
+    rescan_seconds: float = Field(30.0, gt=0, le=3600)
+    truncated_after_seconds: float = Field(600.0, gt=0)
+    depth: int = Field(8, ge=1, le=64)
+
+
+class WorkerSettings(_Section):
+    """How the worker runs."""
+
+    backend: str = "mlx"
+    max_attempts: int = Field(3, ge=1, le=100)
+    recycle_after_jobs: int = Field(1000, ge=1)
+    rss_limit_mb: int = Field(0, ge=0, description="0 = none; above it the worker is replaced between jobs")
+    stuck_after_seconds: float = Field(600.0, gt=0)
+    warm_voice: str = ""
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BACKENDS:
+            raise ValueError(f"expected one of {', '.join(BACKENDS)}")
+        return value
+
+
+class Settings(_Section):
+    """All of `rvc-batch.toml`."""
+
+    default_voice: str = ""
+    keep_sources: bool = True
+    watch: WatchSettings = WatchSettings()
+    worker: WorkerSettings = WorkerSettings()
+    conversion: dict[str, Any] = {}
+
+    @field_validator("conversion")
+    @classmethod
+    def _valid(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ConversionSettings().with_changes(**value)
+        return value
+
+    def conversion_settings(self) -> ConversionSettings:
+        """Return the defaults of the `[conversion]` table."""
+        return ConversionSettings().with_changes(**self.conversion)
+
+
+def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read `rvc-batch.toml` if there is one, then `RVC_BATCH_<SECTION>__<KEY>` from the environment.
+
+    Raises:
+        SettingsInvalid: not TOML, unknown key, wrong type or value out of range; names file, line and key.
+    """
+    text = ""
+    values: dict[str, Any] = {}
+    if home.config_file.is_file():
+        text = home.config_file.read_text(encoding="utf-8")
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as e:
+            raise SettingsInvalid(f"{home.config_file}: {e}") from e
+    for name, raw in environment.items():
+        if name.startswith("RVC_BATCH_") and name != "RVC_BATCH_HOME":
+            _set_nested(values, name.removeprefix("RVC_BATCH_").lower().split("__"), raw)
+    try:
+        return Settings.model_validate(values, strict=False)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        line = _line_of(text, str(first["loc"][-1]) if first["loc"] else "")
+        raise SettingsInvalid(f"{home.config_file}{line}: {key}: {first['msg']} (got {first['input']!r})") from e
+    except SettingsInvalid as e:
+        raise SettingsInvalid(f"{home.config_file}: conversion: {e}") from e
+
+
+def _set_nested(values: dict[str, Any], path: list[str], raw: str) -> None:
+    for part in path[:-1]:
+        values = values.setdefault(part, {})
+    try:
+        values[path[-1]] = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        values[path[-1]] = raw
+
+
+def _line_of(text: str, key: str) -> str:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.split("=")[0].strip().strip("[]") == key:
+            return f":{number}"
+    return ""

@@ -1,0 +1,91 @@
+"""The numpy seam between the pipeline and the networks.
+
+A backend turns numpy arrays into numpy arrays; which framework does it is nobody else's business. There is no
+randomness, no audio file and no queue behind this line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.types import F32, SynthesisInputs
+from rvc_batch.engine.voice import Voice
+from rvc_batch.errors import SettingsInvalid
+
+BACKENDS = ("mlx", "torch")
+RESIDENT_VOICES = 4  # least recently used voices beyond this are dropped
+
+
+class Backend(Protocol):
+    """The networks of one framework, loaded and warm."""
+
+    name: str
+    device: str
+
+    def load_voice(self, voice: Voice) -> None:
+        """Make a voice current. Strict; at most RESIDENT_VOICES stay loaded.
+
+        Raises:
+            ModelKeys: tensors missing, unexpected or misshaped.
+        """
+
+    def content(self, wave: F32, *, layer: int, project: bool) -> F32:
+        """Return content features [T50, D] of `wave` [N] at 16 kHz after transformer layer `layer` (1–12)."""
+
+    def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
+        """Return salience [1 + N // 160, 360] in 0–1 of `wave` [N] at 16 kHz."""
+
+    def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
+        """Return mean and log standard deviation of the prior, [T, C] each, masked."""
+
+    def reverse_flow(self, latent: F32, x: SynthesisInputs) -> F32:
+        """Return z [T, C] for a prior sample `latent` [T, C]."""
+
+    def generate(self, z: F32, x: SynthesisInputs) -> F32:
+        """Return audio [T·hop] in ±1 for z [T, C]; the mask is not applied here."""
+
+    def decode(self, latent: F32, x: SynthesisInputs) -> F32:
+        """Return audio [T·hop] in ±1: `generate(mask · reverse_flow(latent))` without leaving the device."""
+
+    def excitation(self, x: SynthesisInputs) -> F32:
+        """Return the merged harmonic source [T·hop] the generator adds at each stage."""
+
+    def log_mel(self, wave: F32) -> F32:
+        """Return natural-log mel magnitudes [1 + N // 160, 128]."""
+
+    def content_stages(self, wave: F32) -> dict[str, F32]:
+        """Return every intermediate of the content network by name, for parity reports.
+
+        Keys: conv [T50, C]; layer0 (transformer input) … layer12 [T50, D]; final_proj9, final_proj12.
+        """
+
+    def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
+        """Return the intermediates of the pitch network: bottom [T/32, 4, C], unet, cnn [T, 128, C], gru [T, 2H]."""
+
+    def warm_up(self, voice: Voice) -> None:
+        """Run every stage once on a short input so that the first job pays nothing extra."""
+
+    def peak_memory(self) -> int:
+        """Return the peak device memory in bytes since the last call (0 where the framework has no count)."""
+
+    def release(self) -> None:
+        """Give cached device memory back; networks stay loaded."""
+
+
+def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:
+    """Load the content and pitch networks of one framework from canonical checkpoints.
+
+    Raises:
+        SettingsInvalid: unknown backend. ModelKeys, ModelCorrupt, ModelMissing: see `checkpoints`.
+    """
+    if name == "mlx":
+        from rvc_batch.engine.mlx_nets.backend import MlxBackend
+
+        return MlxBackend(hubert=hubert, rmvpe=rmvpe)
+    if name == "torch":
+        from rvc_batch.engine.torch_nets.backend import TorchBackend
+
+        return TorchBackend(hubert=hubert, rmvpe=rmvpe)
+    raise SettingsInvalid(f"backend is {name!r}, expected one of {', '.join(BACKENDS)}")

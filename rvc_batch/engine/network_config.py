@@ -1,0 +1,162 @@
+"""The sizes of the three networks: frozen, validated, with their derived quantities.
+
+One dataclass serves both backends and is stored as JSON in the metadata of the canonical checkpoint.
+Field names follow the papers; constants that no published checkpoint varies are module constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rvc_batch.errors import ModelNotRvc
+
+CONTENT_RATE_HZ = 50  # HuBERT frames per second: 16 000 / (5·2·2·2·2·2·2)
+FRAME_RATE_HZ = 100  # pitch and synthesiser frames per second
+SAMPLE_RATE_16K = 16_000  # what HuBERT and RMVPE were trained on
+HOP_16K = SAMPLE_RATE_16K // FRAME_RATE_HZ  # 160 samples
+
+LAYER_NORM_EPS = 1e-5
+BATCH_NORM_EPS = 1e-5
+RELATIVE_WINDOW = 10  # frames; text encoder's relative attention reaches ±10
+N_FLOWS = 4  # coupling layers, each followed by a channel flip
+FLOW_LAYERS = 3  # WaveNet layers per coupling
+FLOW_KERNEL = 5
+DECODER_SLOPE = 0.1  # LeakyReLU inside the generator and after the phone embedding
+FINAL_SLOPE = 0.01  # LeakyReLU before conv_post: torch's default slope, not the generator's
+PRIOR_NOISE_SCALE = 0.66666
+PITCH_CODES = 256
+
+
+class _Config:
+    """JSON round trip shared by the three configs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Build from `to_json` output.
+
+        Raises:
+            ModelNotRvc: a field is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if set(values) != names:
+            raise ModelNotRvc(
+                f"{cls.__name__} has the fields {sorted(values)}, expected {sorted(names)}: "
+                "the file was imported by another version, import it again"
+            )
+        return cls(**{k: _tuples(v) for k, v in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class HubertConfig(_Config):
+    """HuBERT base / ContentVec (Hsu et al. 2021, Qian et al. 2022)."""
+
+    conv_dims: tuple[int, ...]
+    conv_kernels: tuple[int, ...]
+    conv_strides: tuple[int, ...]
+    hidden: int
+    ffn: int
+    n_layers: int
+    n_heads: int
+    pos_kernel: int
+    pos_groups: int
+    projection: int
+
+    def __post_init__(self) -> None:
+        if not len(self.conv_dims) == len(self.conv_kernels) == len(self.conv_strides):
+            raise ModelNotRvc("HuBERT: dims, kernels and strides of the convolutions differ in number")
+        if self.hidden % self.n_heads:
+            raise ModelNotRvc(f"HuBERT: {self.hidden} channels do not divide into {self.n_heads} heads")
+        if math.prod(self.conv_strides) * CONTENT_RATE_HZ != SAMPLE_RATE_16K:
+            raise ModelNotRvc(f"HuBERT: strides {self.conv_strides} do not give 50 frames per second")
+
+    def frames(self, n_samples: int) -> int:
+        """Return the number of content frames for `n_samples` at 16 kHz (0 if too short)."""
+        n = n_samples
+        for k, s in zip(self.conv_kernels, self.conv_strides, strict=True):
+            n = (n - k) // s + 1
+        return max(n, 0)
+
+
+@dataclass(frozen=True)
+class RmvpeConfig(_Config):
+    """RMVPE pitch network (Wei et al. 2023): U-Net over log-mel, BiGRU, salience head."""
+
+    base_channels: int  # channels of the first encoder level, doubled at each level
+    n_levels: int  # encoder and decoder levels; each halves or doubles both axes
+    n_blocks: int  # residual blocks per level
+    n_mid_levels: int
+    gru_hidden: int
+    n_gru_layers: int
+    n_mels: int
+    n_bins: int
+
+    def __post_init__(self) -> None:
+        if self.n_mels % self.frame_multiple:
+            raise ModelNotRvc(f"RMVPE: {self.n_mels} mel bands do not halve {self.n_levels} times")
+
+    @property
+    def frame_multiple(self) -> int:
+        """Frames are padded to a multiple of this (32 for five levels)."""
+        return int(2**self.n_levels)
+
+
+@dataclass(frozen=True)
+class SynthesizerConfig(_Config):
+    """VITS-style synthesiser of RVC: text encoder, flow, (NSF-)HiFi-GAN generator."""
+
+    version: str  # "v1" | "v2"
+    feature_dim: int  # width of the content features (256, 768); read from the tensors
+    has_f0: bool
+    sample_rate: int  # Hz
+    inter_channels: int
+    hidden_channels: int
+    filter_channels: int
+    n_heads: int
+    n_layers: int
+    kernel_size: int
+    resblock_kernels: tuple[int, ...]
+    resblock_dilations: tuple[tuple[int, ...], ...]
+    upsample_rates: tuple[int, ...]
+    upsample_initial_channels: int
+    upsample_kernels: tuple[int, ...]
+    n_speakers: int
+    gin_channels: int
+
+    def __post_init__(self) -> None:
+        if self.version not in ("v1", "v2"):
+            raise ModelNotRvc(f"voice version is {self.version!r}, expected 'v1' or 'v2'")
+        if self.hop_samples * FRAME_RATE_HZ != self.sample_rate:
+            raise ModelNotRvc(
+                f"upsample rates {list(self.upsample_rates)} make {self.hop_samples} samples per frame, "
+                f"but {self.sample_rate} Hz at 100 frames per second needs {self.sample_rate / 100:g}"
+            )
+        if len(self.upsample_rates) != len(self.upsample_kernels):
+            raise ModelNotRvc("upsample rates and kernels differ in number")
+        if len(self.resblock_kernels) != len(self.resblock_dilations):
+            raise ModelNotRvc("residual kernels and dilations differ in number")
+        if self.hidden_channels % self.n_heads:
+            raise ModelNotRvc(f"{self.hidden_channels} channels do not divide into {self.n_heads} heads")
+
+    @property
+    def hop_samples(self) -> int:
+        """Output samples per 10 ms frame."""
+        return math.prod(self.upsample_rates)
+
+    def stage_channels(self, stage: int) -> int:
+        """Return the channels after upsampling stage `stage` (0-based)."""
+        return int(self.upsample_initial_channels // 2 ** (stage + 1))
+
+    def noise_stride(self, stage: int) -> int:
+        """Return source samples per sample of upsampling stage `stage`."""
+        return math.prod(self.upsample_rates[stage + 1 :])

@@ -1,0 +1,113 @@
+"""ConversionSettings: every knob of one conversion, frozen and validated, with a JSON round trip.
+
+It is stored on the job, so a queued job does not change when the configuration does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rvc_batch.engine.dialect import RVC_2023, dialect_named
+from rvc_batch.engine.network_config import PRIOR_NOISE_SCALE
+from rvc_batch.errors import SettingsInvalid
+
+PITCH_METHODS = ("rmvpe",)
+# name → (suffix, soundfile format, subtype)
+OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
+    "wav": (".wav", "WAV", "PCM_16"),
+    "wav24": (".wav", "WAV", "PCM_24"),
+    "wav32f": (".wav", "WAV", "FLOAT"),
+    "flac": (".flac", "FLAC", "PCM_16"),
+    "flac24": (".flac", "FLAC", "PCM_24"),
+    "mp3": (".mp3", "MP3", "MPEG_LAYER_III"),
+    "ogg": (".ogg", "OGG", "VORBIS"),
+}
+SETTINGS_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionSettings:
+    """How one file is converted.
+
+    Defaults are those of the original's user interface, except the noise, which is seeded here.
+    """
+
+    transpose: float = 0.0  # semitones, −48…48
+    index_rate: float = 0.75  # share of retrieved features, 0…1; 0 = no retrieval
+    protect: float = 0.33  # 0…0.5; below 0.5 unvoiced frames keep that share of retrieval
+    rms_mix_rate: float = 0.25  # 1 = keep the output's loudness, 0 = copy the source's envelope
+    speaker_id: int = 0
+    seed: int = 0  # of all noise; 0…2⁶³−1
+    noise_scale: float = PRIOR_NOISE_SCALE  # prior noise; 0 = none
+    source_noise_scale: float = 1.0  # noise of the excitation; 1 = as published, 0 = none
+    dialect: str = RVC_2023.name
+    pitch_method: str = "rmvpe"
+    resample_rate: int = 0  # Hz; 0 = the voice's own rate, else 16 000…192 000
+    output_format: str = "wav"
+
+    def __post_init__(self) -> None:
+        _within("transpose", self.transpose, -48, 48)
+        _within("index_rate", self.index_rate, 0, 1)
+        _within("protect", self.protect, 0, 0.5)
+        _within("rms_mix_rate", self.rms_mix_rate, 0, 1)
+        _within("speaker_id", self.speaker_id, 0, 100_000)
+        _within("seed", self.seed, 0, 2**63 - 1)
+        _within("noise_scale", self.noise_scale, 0, 4)
+        _within("source_noise_scale", self.source_noise_scale, 0, 4)
+        if self.resample_rate:
+            _within("resample_rate", self.resample_rate, 16_000, 192_000)
+        dialect_named(self.dialect)
+        _one_of("pitch_method", self.pitch_method, PITCH_METHODS)
+        _one_of("output_format", self.output_format, OUTPUT_FORMATS)
+
+    def with_changes(self, **changes: Any) -> Self:
+        """Return a copy with the named fields changed and validated.
+
+        Raises:
+            SettingsInvalid: unknown name, wrong type or value out of range.
+        """
+        fields = {f.name: f for f in dataclasses.fields(self)}
+        for name, value in changes.items():
+            if name not in fields:
+                raise SettingsInvalid(f"unknown setting {name!r}; known: {', '.join(fields)}")
+            changes[name] = _typed(name, value, type(getattr(self, name)))
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Return one line of JSON that `from_json` reads."""
+        return json.dumps({"version": SETTINGS_VERSION, **dataclasses.asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json` output; fields that are absent keep their defaults."""
+        values = json.loads(text)
+        if values.pop("version", None) != SETTINGS_VERSION:
+            raise SettingsInvalid("the stored settings were written by another version of rvc-batch")
+        return cls().with_changes(**values)
+
+    def digest(self) -> str:
+        """Return a short hash that is equal for equal settings."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise SettingsInvalid(f"{name} is {value!r} ({type(value).__name__}), expected {kind.__name__}")
+    return value
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise SettingsInvalid(f"{name} is {value!r}, expected {low:g} to {high:g}")
+
+
+def _one_of(name: str, value: str, allowed: Any) -> None:
+    if value not in allowed:
+        raise SettingsInvalid(f"{name} is {value!r}, expected one of {', '.join(allowed)}")

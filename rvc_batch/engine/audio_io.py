@@ -32,6 +32,7 @@ from rvc_batch.errors import (
     SourceGone,
 )
 
+FLOAT32 = np.dtype("<f4")
 BLOCK_SAMPLES = 1 << 17  # of all channels together, while decoding
 RATE_RANGE_HZ = (4_000, 768_000)
 MP3_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -180,11 +181,11 @@ def _is_text(head: bytes) -> bool:
 
 
 class FloatScratch:
-    """A mono float32 signal that is appended to and read back in blocks."""
+    """A mono float32 signal that is appended to and read back in blocks; no file stays open."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
         self._path = path
+        self._path.write_bytes(b"")
         self.samples = 0
 
     def write(self, wave: F32) -> None:
@@ -193,26 +194,27 @@ class FloatScratch:
         Raises:
             DiskFull: no space left. OutputInvalid: a sample is not finite.
         """
-        if not np.isfinite(wave).all():
+        is_finite = np.isfinite(wave)
+        if not is_finite.all():
             raise OutputInvalid(
-                f"{int((~np.isfinite(wave)).sum())} of {wave.size} rendered samples are not finite after sample "
-                f"{self.samples}; the voice model or its index is damaged"
+                f"{int(wave.size - is_finite.sum())} of {wave.size} rendered samples after sample {self.samples} are "
+                "not finite; the voice model or its index is damaged"
             )
         try:
-            self._file.write(np.ascontiguousarray(wave, "<f4").tobytes())
+            with self._path.open("ab") as file:
+                file.write(np.ascontiguousarray(wave, FLOAT32).tobytes())
         except OSError as e:
             raise disk_error(e, self._path) from e
         self.samples += wave.size
 
     def blocks(self, size: int = BLOCK_SAMPLES) -> Iterator[F32]:
         """Yield the signal once, in order."""
-        self._file.seek(0)
-        while data := self._file.read(size * 4):
-            yield np.frombuffer(data, "<f4")
+        for at in range(0, self.samples, size):
+            count = min(size, self.samples - at)
+            yield np.fromfile(self._path, FLOAT32, count=count, offset=at * FLOAT32.itemsize)
 
-    def close(self) -> None:
-        """Close the file and remove it."""
-        self._file.close()
+    def remove(self) -> None:
+        """Remove the file."""
         self._path.unlink(missing_ok=True)
 
 

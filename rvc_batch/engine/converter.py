@@ -189,7 +189,7 @@ class _Conversion:
         with self._timed("filter"):
             gain = loudness.input_gain(decoded.info.peak)
             signal = highpass_to_file(decoded.signal, self.folder / "filtered.f64", gain)
-            decoded.signal.close()
+            decoded.signal.remove()
             segments = self._plan(signal)
         self._report("pitch", 0, signal)
         with self._timed("pitch"):

@@ -34,11 +34,13 @@ def resample_blocks(blocks: Iterable[F32], rate_in: int, rate_out: int, quality:
 
 
 class ScratchSignal:
-    """A mono float64 signal at 16 kHz in a file, readable anywhere with reflection beyond both ends."""
+    """A mono float64 signal at 16 kHz in a file, readable anywhere with reflection beyond both ends.
+
+    The file is opened for each read: nothing has to be closed, whatever goes wrong in between.
+    """
 
     def __init__(self, path: Path, samples: int) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("rb")
         self._samples = samples
 
     @property
@@ -61,18 +63,15 @@ class ScratchSignal:
         return inside
 
     def _read_inside(self, start: int, stop: int) -> F64:
-        self._file.seek(start * FLOAT64.itemsize)
-        data = self._file.read((stop - start) * FLOAT64.itemsize)
-        return np.frombuffer(data, FLOAT64)
+        return np.fromfile(self._path, FLOAT64, count=stop - start, offset=start * FLOAT64.itemsize)
 
     def blocks(self, size: int = BLOCK) -> Iterator[F64]:
         """Yield the signal once, in order."""
         for at in range(0, self._samples, size):
             yield self._read_inside(at, min(at + size, self._samples))
 
-    def close(self) -> None:
-        """Close the file and remove it."""
-        self._file.close()
+    def remove(self) -> None:
+        """Remove the file."""
         self._path.unlink(missing_ok=True)
 
 

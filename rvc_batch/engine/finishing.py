@@ -56,9 +56,9 @@ class Rendering:
             yield (block * mix.gain(at, at + block.size)).astype(np.float32)
             at += block.size
 
-    def close(self) -> None:
+    def remove(self) -> None:
         """Remove the scratch."""
-        self._wave.close()
+        self._wave.remove()
 
 
 @dataclass(frozen=True)

@@ -95,5 +95,5 @@ def test_home_creates_its_folders_or_says_which_it_cannot(tmp_path: Path) -> Non
         "state",
     }
     (tmp_path / "file").write_text("")
-    with pytest.raises(HomeInvalid, match="cannot create .*file/inbox"):
+    with pytest.raises(HomeInvalid, match=r"cannot create .*file/inbox"):
         Home(tmp_path / "file").create()

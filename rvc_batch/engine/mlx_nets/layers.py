@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.nn import Embedding, LayerNorm, Linear
+from mlx.nn import Embedding, LayerNorm, Linear, ReLU
 from mlx.utils import tree_flatten
 from scipy.special import erf
 
@@ -32,8 +32,10 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "ReLU",
     "attention",
     "canonical_shapes",
+    "frame_mask",
     "gelu",
     "leaky_relu",
     "load_canonical",
@@ -280,6 +282,11 @@ def gelu(x: mx.array) -> mx.array:
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
     """Return x where positive, slope · x elsewhere; slope in 0–1."""
     return mx.maximum(x, slope * x)
+
+
+def frame_mask(frames: int, valid: int) -> mx.array:
+    """Return [T, 1]: 1 for the first `valid` frames, 0 for the rest."""
+    return (mx.arange(frames) < valid).astype(mx.float32)[:, None]
 
 
 def mean_pool(x: mx.array) -> mx.array:

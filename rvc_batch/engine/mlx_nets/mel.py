@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_basis
+from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_filter_bank
 from rvc_batch.engine.network_config import HOP_16K
 
 __all__ = ["LogMel", "pad_frames"]
@@ -16,7 +16,7 @@ class LogMel:
 
     def __init__(self) -> None:
         self._window = mx.array(hann_window())
-        self._basis = mx.array(mel_basis())
+        self._basis = mx.array(mel_filter_bank())
 
     def __call__(self, wave: mx.array) -> mx.array:
         """Return [1 + N // 160, 128] for wave [N] at 16 kHz.

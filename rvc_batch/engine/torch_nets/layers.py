@@ -21,6 +21,7 @@ from torch.nn import (
     GroupNorm,
     LayerNorm,
     Linear,
+    ReLU,
     functional,
 )
 
@@ -37,8 +38,10 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "ReLU",
     "attention",
     "canonical_shapes",
+    "frame_mask",
     "gelu",
     "leaky_relu",
     "load_canonical",
@@ -89,6 +92,11 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 def leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:
     """Return x where positive, slope · x elsewhere; slope in 0–1."""
     return functional.leaky_relu(x, slope)
+
+
+def frame_mask(frames: int, valid: int) -> torch.Tensor:
+    """Return [1, 1, T]: 1 for the first `valid` frames, 0 for the rest."""
+    return (torch.arange(frames) < valid).float()[None, None]
 
 
 def mean_pool(x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_basis
+from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_filter_bank
 from rvc_batch.engine.network_config import HOP_16K
 
 __all__ = ["LogMel", "pad_frames"]
@@ -17,7 +17,7 @@ class LogMel:
 
     def __init__(self) -> None:
         self._window = torch.from_numpy(hann_window())
-        self._basis = torch.from_numpy(mel_basis())
+        self._basis = torch.from_numpy(mel_filter_bank())
 
     def __call__(self, wave: torch.Tensor) -> torch.Tensor:
         """Return [1 + N // 160, 128] for wave [N] at 16 kHz.

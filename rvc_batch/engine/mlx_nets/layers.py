@@ -16,7 +16,6 @@ import numpy as np
 from mlx import nn
 from mlx.nn import Embedding, LayerNorm, Linear, ReLU
 from mlx.utils import tree_flatten
-from scipy.special import erf
 
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
 from rvc_batch.engine.types import F32
@@ -44,6 +43,7 @@ __all__ = [
 ]
 
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
+ERF_BLOCK = 1 << 16  # elements, for the same reason
 
 
 def canonical_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -84,17 +84,14 @@ class Conv1d(nn.Module):
             return y if self.bias is None else y + self.bias
         if self._padding:
             x = mx.pad(x, [(self._padding, self._padding), (0, 0)])
-        if self._groups > 1:
-            y = self._grouped_taps(x)
-            return y if self.bias is None else y + self.bias
-        return self._taps(x) if self._stride == 1 else self._windows(x)
+        length = (x.shape[0] - self._dilation * (self.weight.shape[1] - 1) - 1) // self._stride + 1
+        if self._groups == 1 and self._stride == 1:
+            return self._taps(x, length)
+        y = self._windows(x, length)
+        return y if self.bias is None else y + self.bias
 
-    def _length(self, padded: int) -> int:
-        return (padded - self._dilation * (self.weight.shape[1] - 1) - 1) // self._stride + 1
-
-    def _taps(self, x: mx.array) -> mx.array:
+    def _taps(self, x: mx.array, length: int) -> mx.array:
         """Add one product per kernel tap: no copy of the input, whatever the dilation."""
-        length = self._length(x.shape[0])
         y = self.bias
         for k in range(self.weight.shape[1]):
             tap, weight = x[k * self._dilation :][:length], self.weight[:, k].T
@@ -102,25 +99,19 @@ class Conv1d(nn.Module):
         assert y is not None
         return y
 
-    def _windows(self, x: mx.array) -> mx.array:
-        """Gather the windows and multiply once: with a stride they overlap little."""
+    def _windows(self, x: mx.array, length: int) -> mx.array:
+        """Gather the windows of some rows, multiply, go on: for strides, which overlap little, and for groups."""
         outputs, kernel, inputs = self.weight.shape
-        shape = (self._length(x.shape[0]), kernel, inputs)
-        windows = mx.as_strided(mx.contiguous(x), shape, (self._stride * inputs, self._dilation * inputs, 1))
-        rows, weight = windows.reshape(-1, kernel * inputs), self.weight.reshape(outputs, -1).T
-        return rows @ weight if self.bias is None else mx.addmm(self.bias, rows, weight)
-
-    def _grouped_taps(self, x: mx.array) -> mx.array:
-        outputs, kernel, inputs = self.weight.shape
-        grouped = mx.contiguous(x.reshape(-1, self._groups, inputs).swapaxes(0, 1))  # [G, T, I/G]
-        weight = self.weight.reshape(self._groups, -1, kernel, inputs)
-        stop = (self._length(x.shape[0]) - 1) * self._stride + 1
-        y: mx.array | None = None
-        for k in range(kernel):
-            tap = grouped[:, k * self._dilation :][:, : stop : self._stride] @ weight[:, :, k].swapaxes(1, 2)
-            y = tap if y is None else y + tap
-        assert y is not None
-        return y.swapaxes(0, 1).reshape(-1, outputs)
+        grouped = mx.contiguous(x.reshape(-1, self._groups, inputs).swapaxes(0, 1))  # [G, T, I / G]
+        weight = self.weight.reshape(self._groups, -1, kernel * inputs).swapaxes(1, 2)
+        strides = (x.shape[0] * inputs, self._stride * inputs, self._dilation * inputs, 1)
+        step = max(1, WINDOW_FLOATS // (self._groups * kernel * inputs))
+        blocks = []
+        for start in range(0, length, step):
+            rows = min(step, length - start)
+            windows = mx.as_strided(grouped, (self._groups, rows, kernel, inputs), strides, start * strides[1])
+            blocks.append(windows.reshape(self._groups, rows, -1) @ weight)
+        return mx.concatenate(blocks, axis=1).swapaxes(0, 1).reshape(length, outputs)
 
 
 class ConvTranspose1d(nn.Module):
@@ -271,12 +262,15 @@ def gelu(x: mx.array) -> mx.array:
     """Apply the exact (erf) GELU."""
     if not _on_cpu():
         return nn.gelu(x)
-    a = np.asarray(x)  # MLX evaluates erf element by element: 24 ns against 4
-    half: F32 = erf(a * np.float32(math.sqrt(0.5)))
-    half += np.float32(1.0)
-    half *= a
-    half *= np.float32(0.5)
-    return mx.array(half)
+    values = np.asarray(x).reshape(-1)  # MLX evaluates erf element by element: 26 ns against 3
+    out = np.empty_like(values)
+    for start in range(0, values.size, ERF_BLOCK):
+        block = values[start : start + ERF_BLOCK]
+        y = _erf(block * np.float32(math.sqrt(0.5)))
+        y += np.float32(1.0)
+        y *= block
+        np.multiply(y, np.float32(0.5), out=out[start : start + ERF_BLOCK])
+    return mx.array(out.reshape(x.shape))
 
 
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
@@ -332,6 +326,24 @@ def relative_attention(
 
 def _on_cpu() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
+def _erf(x: F32) -> F32:
+    """Return erf within 7e-7: Abramowitz and Stegun 7.1.26, whose own error is 1.5e-7, in float32."""
+    t = np.abs(x)
+    t *= np.float32(0.3275911)
+    t += np.float32(1.0)
+    np.reciprocal(t, out=t)
+    y = t * np.float32(1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        y += np.float32(coefficient)
+        y *= t
+    np.multiply(x, x, out=t)
+    np.negative(t, out=t)
+    np.exp(t, out=t)
+    y *= t
+    np.subtract(np.float32(1.0), y, out=y)
+    return np.copysign(y, x, out=y)
 
 
 def _time_mean(x: mx.array) -> mx.array:

@@ -30,7 +30,8 @@ class Synthesizer(nn.Module):
 
     def prior(self, content: mx.array, coarse: mx.array, valid: int) -> tuple[mx.array, mx.array]:
         """Return mean and log standard deviation [T, C] for content [T, D] and pitch codes [T]."""
-        return self.enc_p(content, coarse, valid)
+        mean, logs = self.enc_p(content, coarse, valid)
+        return mean, logs
 
     def reverse_flow(self, latent: mx.array, speaker: int, valid: int) -> mx.array:
         """Return z [T, C] for a sample of the prior; both are zero from frame `valid` on."""
@@ -44,4 +45,5 @@ class Synthesizer(nn.Module):
         return audio
 
     def _speaker(self, speaker: int) -> mx.array:
-        return self.emb_g(mx.array([speaker]))  # [1, G]
+        vector: mx.array = self.emb_g(mx.array([speaker]))  # [1, G]
+        return vector

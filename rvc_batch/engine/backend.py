@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
@@ -81,6 +82,7 @@ def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:
         SettingsInvalid: unknown backend. ModelKeys, ModelCorrupt, ModelMissing: see `checkpoints`.
     """
     if name == "mlx":
+        prepare_process()
         from rvc_batch.engine.mlx_nets.backend import MlxBackend
 
         return MlxBackend(hubert=hubert, rmvpe=rmvpe)

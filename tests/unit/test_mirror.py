@@ -25,6 +25,7 @@ from rvc_batch.engine.torch_nets import hubert as torch_hubert  # noqa: E402
 from rvc_batch.engine.torch_nets import layers as torch_layers  # noqa: E402
 from rvc_batch.engine.torch_nets import rmvpe as torch_rmvpe  # noqa: E402
 from rvc_batch.engine.torch_nets import synthesizer as torch_synthesizer  # noqa: E402
+from rvc_batch.importers import rules  # noqa: E402
 
 CONTAINERS = (torch.nn.ModuleList, torch.nn.Sequential)  # plain lists in MLX
 FILES = ["backend", "encoder", "flow", "generator", "hubert", "layers", "mel", "rmvpe", "synthesizer"]
@@ -126,6 +127,12 @@ def test_networks_have_the_same_modules_keys_and_canonical_shapes(name: str) -> 
     ours, theirs = build(CONFIGS[name])
     assert len(mlx_layers.canonical_shapes(ours)) > 50
     assert differences(ours, theirs) == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_importers_know_the_same_tensors(name: str) -> None:
+    ours, _ = build(CONFIGS[name])
+    assert rules.canonical_shapes(CONFIGS[name]) == mlx_layers.canonical_shapes(ours)
 
 
 def test_comparison_reports_a_module_that_only_one_side_has() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvc_batch.engine.backend import RESIDENT_VOICES, Backend, open_backend, silent_inputs
+from rvc_batch.engine.backend import Backend, open_backend
 from rvc_batch.engine.checkpoints import NetworkKind, read_header, read_tensors, write_checkpoint
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.network_config import SynthesizerConfig
+from rvc_batch.engine.requests import silent_inputs
+from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import ModelKeys, ModelMissing, ModelNotRvc, SettingsInvalid

@@ -47,9 +47,7 @@ def build_app() -> typer.Typer:
                 "or ~/rvc-batch."
             ),
         ] = None,
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-        ] = False,
+        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
     ) -> None:
         if version:
             typer.echo(f"rvc-batch {__version__}")

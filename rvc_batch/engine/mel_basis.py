@@ -17,7 +17,7 @@ MEL_LOW_HZ, MEL_HIGH_HZ = 30.0, 8000.0
 LOG_FLOOR = 1e-5  # magnitudes below are raised to this before the logarithm
 
 
-def mel_basis() -> F32:
+def mel_filter_bank() -> F32:
     """Return the filter bank [N_MELS, N_FFT // 2 + 1]: triangles even on the HTK scale, area 2 / width in Hz.
 
     Source: RVC infer/rmvpe.py @ 4338f12 (librosa.filters.mel with htk=True, norm "slaney").

@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-import rvc_batch
 from rvc_batch.engine.backend import BACKENDS
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import HomeInvalid, SettingsInvalid
@@ -117,7 +116,7 @@ def locate_home(option: Path | None, environment: Mapping[str, str] = os.environ
         return Home(option.expanduser().absolute())
     if environment.get("RVC_BATCH_HOME"):
         return Home(Path(environment["RVC_BATCH_HOME"]).expanduser().absolute())
-    checkout = Path(rvc_batch.__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file() and (checkout / "inbox").is_dir():
         return Home(checkout)
     return Home(Path.home() / "rvc-batch")

@@ -181,12 +181,17 @@ def _is_text(head: bytes) -> bool:
 
 
 class FloatScratch:
-    """A mono float32 signal that is appended to and read back in blocks; no file stays open."""
+    """A mono float32 signal that is appended to and read back in blocks; no file stays open.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        samples: how many samples of an existing file to keep and go on from.
+    """
+
+    def __init__(self, path: Path, samples: int = 0) -> None:
         self._path = path
-        self._path.write_bytes(b"")
-        self.samples = 0
+        self._path.touch()
+        os.truncate(path, samples * FLOAT32.itemsize)
+        self.samples = samples
 
     def write(self, wave: F32) -> None:
         """Append samples.

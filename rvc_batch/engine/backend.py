@@ -6,6 +6,8 @@ randomness, no audio file and no queue behind this line.
 
 from __future__ import annotations
 
+import resource
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -89,3 +91,9 @@ def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:
 
         return TorchBackend(hubert=hubert, rmvpe=rmvpe)
     raise SettingsInvalid(f"backend is {name!r}, expected one of {', '.join(BACKENDS)}")
+
+
+def peak_rss() -> int:
+    """Return the peak resident size of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

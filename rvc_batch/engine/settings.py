@@ -17,6 +17,7 @@ from rvc_batch.engine.network_config import PRIOR_NOISE_SCALE
 from rvc_batch.errors import SettingsInvalid
 
 PITCH_METHODS = ("rmvpe",)
+SEAMS = ("exact", "upstream")
 # name → (suffix, soundfile format, subtype)
 OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "wav": (".wav", "WAV", "PCM_16"),
@@ -46,6 +47,7 @@ class ConversionSettings:
     noise_scale: float = PRIOR_NOISE_SCALE  # prior noise; 0 = none
     source_noise_scale: float = 1.0  # noise of the excitation; 1 = as published, 0 = none
     dialect: str = RVC_2023.name
+    seams: str = "exact"  # "exact": every sample, phase and noise continuous; "upstream": its lengths and restarts
     pitch_method: str = "rmvpe"
     resample_rate: int = 0  # Hz; 0 = the voice's own rate, else 16 000…192 000
     output_format: str = "wav"
@@ -62,6 +64,7 @@ class ConversionSettings:
         if self.resample_rate:
             _within("resample_rate", self.resample_rate, 16_000, 192_000)
         dialect_named(self.dialect)
+        _one_of("seams", self.seams, SEAMS)
         _one_of("pitch_method", self.pitch_method, PITCH_METHODS)
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
 

@@ -15,6 +15,7 @@ from rvc_batch.engine.network_config import FRAME_RATE_HZ, HOP_16K, SAMPLE_RATE_
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
 
 # The pitch code is a mel scale cut into 255 steps between these (RVC, infer/vc/pipeline.py).
@@ -99,6 +100,11 @@ class PitchTrack:
         """Number of 10 ms frames."""
         return int(self.f0.shape[0])
 
+    def is_voiced(self) -> npt.NDArray[np.bool_]:
+        """Return which frames are voiced."""
+        voiced: npt.NDArray[np.bool_] = self.f0 > 0
+        return voiced
+
     def cut(self, start: int, stop: int) -> PitchTrack:
         """Return frames start:stop."""
         return PitchTrack(self.f0[start:stop])
@@ -143,6 +149,21 @@ class SynthesisInputs:
     def frames(self) -> int:
         """Number of 10 ms frames T."""
         return int(self.content.shape[0])
+
+    def cut(self, start: int, stop: int) -> SynthesisInputs:
+        """Return frames start:stop, with what belongs to them of pitch and source."""
+        hop = self.source.size // max(self.frames, 1)
+        return SynthesisInputs(
+            content=self.content[start:stop],
+            coarse=self.coarse[start:stop],
+            source=self.source[start * hop : stop * hop],
+            speaker=self.speaker,
+            valid=min(max(self.valid - start, 0), stop - start),
+        )
+
+    def mask(self) -> F32:
+        """Return 1 for valid frames and 0 for the rest, [T]."""
+        return (np.arange(self.frames) < self.valid).astype(np.float32)
 
 
 @dataclass
@@ -200,6 +221,7 @@ __all__ = [
     "F64",
     "FRAME_RATE_HZ",
     "HOP_16K",
+    "I16",
     "I64",
     "SAMPLE_RATE_16K",
     "AudioInfo",

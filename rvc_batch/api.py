@@ -1,0 +1,130 @@
+"""The public calls: compose a home, a model store, a backend and the converter for one file.
+
+The worker composes the same parts once and keeps them; this is the short form for scripts and the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rvc_batch.errors import SettingsInvalid, VoiceNotChosen
+
+if TYPE_CHECKING:
+    from rvc_batch.config import Home
+    from rvc_batch.engine.converter import Progress
+    from rvc_batch.engine.settings import ConversionSettings
+    from rvc_batch.engine.types import ConversionReport, PitchTrack
+    from rvc_batch.engine.voice import Voice
+    from rvc_batch.importers.store import ModelStore
+
+
+def convert(
+    source: Path | str,
+    target: Path | str,
+    *,
+    voice: str,
+    index: Path | None = None,
+    settings: ConversionSettings | None = None,
+    is_format_given: bool = False,
+    backend: str = "mlx",
+    home: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> ConversionReport:
+    """Convert one audio file with one voice.
+
+    Args:
+        voice: name of a voice in `home/voices`, or a path that ends in `.pth`.
+        index: retrieval index; None takes the one that belongs to the voice.
+        settings: None means the defaults of `ConversionSettings`.
+        is_format_given: False lets the suffix of `target` choose the output format.
+        home: None means RVC_BATCH_HOME, the checkout, or `~/rvc-batch`.
+        progress: called at every segment border; may raise to stop.
+
+    Raises:
+        InputError, ModelError, ConfigError, EnvironmentFault, OutputInvalid. `target` appears whole or not at all.
+    """
+    from rvc_batch.config import locate_home
+    from rvc_batch.engine.backend import open_backend
+    from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.settings import ConversionSettings
+
+    source, target = Path(source), Path(target)
+    settings = settings or ConversionSettings()
+    if not is_format_given:
+        settings = settings.with_changes(output_format=_format_of(target, settings.output_format))
+    if target.exists() and not overwrite:
+        raise SettingsInvalid(f"{target} is there already; choose another name, or replace it with --force")
+    at = locate_home(home)
+    store = _store(at)
+    chosen = _voice(store, voice, index)
+    engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    report = Converter(engine, scratch=_scratch(at)).convert(
+        source, partial, voice=chosen, settings=settings, progress=progress
+    )
+    partial.replace(target)
+    return report
+
+
+def pitch(
+    source: Path | str, *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+) -> PitchTrack:
+    """Return the f0 of an audio file, one value per 10 ms, 0 where unvoiced.
+
+    Raises:
+        InputError, ModelError, ConfigError.
+    """
+    from rvc_batch.config import locate_home
+    from rvc_batch.engine.backend import open_backend
+    from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.dialect import dialect_named
+
+    at = locate_home(home)
+    store = _store(at)
+    rules = dialect_named(dialect)
+    engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
+    return Converter(engine, scratch=_scratch(at)).pitch_of_file(Path(source), rules)
+
+
+def _store(home: Home) -> ModelStore:
+    from rvc_batch.importers.store import ModelStore
+
+    return ModelStore(models=home.models, voices=home.voices, cache=home.cache)
+
+
+def _scratch(home: Home) -> Path:
+    """Return where temporary files go: the home's state folder, or the user's cache when there is no home yet."""
+    if home.state.is_dir():
+        return home.state / "scratch"
+    import platformdirs
+
+    return platformdirs.user_cache_path("rvc-batch") / "scratch"
+
+
+def _voice(store: ModelStore, voice: str, index: Path | None) -> Voice:
+    if voice.endswith(".pth"):
+        return store.voice_file(Path(voice), index=index)
+    if voice:
+        return store.voice(voice, index=index)
+    names = store.voice_names()
+    if len(names) == 1:
+        return store.voice(names[0], index=index)
+    raise VoiceNotChosen(f"no voice was named and there are {len(names)} in the library; use --voice NAME or FILE.pth")
+
+
+def _format_of(target: Path, default: str) -> str:
+    from rvc_batch.engine.settings import OUTPUT_FORMATS
+
+    suffix = target.suffix.lower()
+    if suffix == OUTPUT_FORMATS[default][0]:
+        return default
+    for name, (known, _, _) in OUTPUT_FORMATS.items():
+        if suffix == known:
+            return name
+    known = ", ".join(dict.fromkeys(f[0] for f in OUTPUT_FORMATS.values()))
+    raise SettingsInvalid(f"{target.name} ends in {suffix or 'nothing'}, expected one of {known}, or use --format")

@@ -1,0 +1,139 @@
+"""`rvc-batch convert` and `rvc-batch pitch`: the engine without the queue."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rvc_batch.cli.context import Context
+
+if TYPE_CHECKING:
+    from rvc_batch.engine.converter import Progress
+    from rvc_batch.engine.types import ConversionReport
+
+Option = typer.Option
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the tree."""
+    app.command()(convert)
+    app.command()(pitch)
+
+
+def convert(
+    ctx: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Audio file.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; its suffix chooses the format.")],
+    voice: Annotated[str, Option(help="Name of a voice in the library, or a .pth file.")] = "",
+    index: Annotated[Path | None, Option(help="Retrieval index; else the one beside the voice.")] = None,
+    transpose: Annotated[float | None, Option(help="Semitones.")] = None,
+    index_rate: Annotated[float | None, Option(help="Share of retrieved features, 0 to 1.")] = None,
+    protect: Annotated[float | None, Option(help="Protection of unvoiced frames, 0 to 0.5 (0.5 = off).")] = None,
+    rms_mix_rate: Annotated[float | None, Option(help="Loudness: 1 keeps the output's, 0 copies the source's.")] = None,
+    speaker_id: Annotated[int | None, Option(help="Speaker of a voice that has several.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of all noise.")] = None,
+    noise_scale: Annotated[float | None, Option(help="Noise of the prior; 0.66666 as published.")] = None,
+    dialect: Annotated[str | None, Option(help="rvc-2023, rvc-2026 or applio.")] = None,
+    seams: Annotated[str | None, Option(help="exact, or upstream (its lengths and restarts).")] = None,
+    resample_rate: Annotated[int | None, Option(help="Output rate in Hz; 0 = the voice's own.")] = None,
+    output_format: Annotated[str | None, Option("--format", help="wav, wav24, wav32f, flac, flac24, mp3, ogg.")] = None,
+    backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
+    force: Annotated[bool, Option(help="Replace OUT if it is there.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Convert one file."""
+    import rvc_batch
+
+    context: Context = ctx.obj
+    changes = {
+        "transpose": transpose,
+        "index_rate": index_rate,
+        "protect": protect,
+        "rms_mix_rate": rms_mix_rate,
+        "speaker_id": speaker_id,
+        "seed": seed,
+        "noise_scale": noise_scale,
+        "dialect": dialect,
+        "seams": seams,
+        "resample_rate": resample_rate,
+        "output_format": output_format,
+    }
+    settings = context.settings.conversion_settings().with_changes(
+        **{k: v for k, v in changes.items() if v is not None}
+    )
+    with _ProgressBar(is_shown=sys.stderr.isatty() and not as_json) as bar:
+        report = rvc_batch.convert(
+            source,
+            target,
+            voice=voice or context.settings.default_voice,
+            index=index,
+            settings=settings,
+            is_format_given=output_format is not None,
+            backend=backend or context.settings.worker.backend,
+            home=context.home.root,
+            overwrite=force,
+            progress=bar.update,
+        )
+    _print_report(report, target, as_json)
+
+
+def pitch(
+    ctx: typer.Context,
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Audio file.")],
+    output: Annotated[Path | None, Option("--output", "-o", help="CSV file; else standard output.")] = None,
+    backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
+    dialect: Annotated[str, Option(help="rvc-2023, rvc-2026 or applio.")] = "rvc-2023",
+) -> None:
+    """Run the pitch network alone: CSV of time in seconds and f0 in Hz, 0 where unvoiced."""
+    import rvc_batch
+
+    context: Context = ctx.obj
+    track = rvc_batch.pitch(
+        source, backend=backend or context.settings.worker.backend, home=context.home.root, dialect=dialect
+    )
+    rows = "time_s,f0_hz\n" + "".join(f"{frame / 100:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0))
+    if output is None:
+        typer.echo(rows, nl=False)
+    else:
+        output.write_text(rows, encoding="ascii")
+
+
+class _ProgressBar:
+    """A tqdm bar over the seconds of the input, shown in a terminal only."""
+
+    def __init__(self, *, is_shown: bool) -> None:
+        self._is_shown = is_shown
+        self._bar: Any = None
+
+    def update(self, progress: Progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=round(progress.seconds_total, 1), unit="s", disable=not self._is_shown, leave=False)
+        self._bar.set_description(progress.stage)
+        self._bar.update(round(progress.seconds_done, 1) - self._bar.n)
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _print_report(report: ConversionReport, target: Path, as_json: bool) -> None:
+    if as_json:
+        values = dataclasses.asdict(report) | {"realtime_factor": report.realtime_factor, "output": str(target)}
+        typer.echo(json.dumps(values))
+        return
+    typer.echo(
+        f"{target}: {report.seconds_out:.2f} s at {report.rate_out} Hz, {report.segments} segment(s), "
+        f"{report.realtime_factor:.2f}x realtime ({report.backend})"
+    )
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}", err=True)

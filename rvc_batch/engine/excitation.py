@@ -1,0 +1,98 @@
+"""Everything random or periodic that a synthesiser is fed: noise by position, the prior's sample, the source.
+
+Noise is a pure function of (seed, stream, position): each fixed block is drawn from its own Philox counter, so the
+audio depends neither on segment or tile borders nor on the backend. The phase of the sine is a running sum in
+float64 over the whole file; a segment reads its slice. Nothing here knows about networks or files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from rvc_batch.engine.types import F32, F64, PitchTrack
+
+SINE_AMPLITUDE = 0.1  # RVC infer/module/models.py SineGen @ 4338f12
+VOICED_NOISE = 0.003
+UNVOICED_NOISE = SINE_AMPLITUDE / 3
+
+PRIOR_BLOCK_FRAMES = 128
+SOURCE_BLOCK_SAMPLES = 16_384
+
+
+class NoiseStream(IntEnum):
+    """Independent noises of one conversion."""
+
+    PRIOR = 0
+    SOURCE = 1
+
+
+def prior_noise(seed: int, start: int, frames: int, channels: int) -> F32:
+    """Return standard normal noise [frames, channels] for absolute frames start … start + frames."""
+    return _blocks(seed, NoiseStream.PRIOR, start, frames, PRIOR_BLOCK_FRAMES, (channels,))
+
+
+def source_noise(seed: int, start: int, samples: int) -> F32:
+    """Return standard normal noise [samples] for absolute output samples start … start + samples."""
+    return _blocks(seed, NoiseStream.SOURCE, start, samples, SOURCE_BLOCK_SAMPLES, ())
+
+
+def sample_prior(mean: F32, log_std: F32, noise: F32, scale: float, mask: F32) -> F32:
+    """Return mask · (mean + exp(log_std) · noise · scale), [T, C].
+
+    Source: RVC infer/module/models.py SynthesizerTrnMs768NSFsid.infer @ 4338f12 (scale 0.66666).
+    """
+    latent: F32 = (mean + np.exp(log_std) * noise * np.float32(scale)) * mask[:, None]
+    return latent
+
+
+def _blocks(seed: int, stream: NoiseStream, start: int, count: int, block: int, shape: tuple[int, ...]) -> F32:
+    if start < 0:
+        raise ValueError(f"noise is asked for at position {start}; positions start at 0")
+    out = np.empty((count, *shape), np.float32)
+    for index in range(start // block, -(-(start + count) // block)):
+        generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(stream), index]))
+        drawn = generator.standard_normal((block, *shape), dtype=np.float32)
+        first = max(start, index * block)
+        last = min(start + count, (index + 1) * block)
+        out[first - start : last - start] = drawn[first - index * block : last - index * block]
+    return out
+
+
+@dataclass(frozen=True)
+class HarmonicPhase:
+    """The phase of the fundamental, in cycles, at the first sample of each frame of a pitch track.
+
+    Each frame's f0 is held for all its samples; the phase of sample n is the sum of f0 / rate up to and including
+    n (RVC infer/module/models.py SineGen @ 4338f12; upstream sums in float32, this sums in float64).
+    """
+
+    pitch: PitchTrack
+    sample_rate: int
+    hop_samples: int
+    cycles: F64  # [T]; kept modulo 1
+
+    @classmethod
+    def of(cls, pitch: PitchTrack, sample_rate: int, hop_samples: int) -> HarmonicPhase:
+        """Accumulate the phase over the whole track."""
+        per_frame = pitch.f0.astype(np.float64) * hop_samples / sample_rate
+        before = np.concatenate(([0.0], np.cumsum(per_frame)[:-1])) if pitch.frames else np.zeros(0)
+        return cls(pitch, sample_rate, hop_samples, np.mod(before, 1.0))
+
+    def source(self, start: int, frames: int, noise: F32, noise_scale: float = 1.0) -> F32:
+        """Return sine plus noise [frames · hop] for frames start … start + frames.
+
+        Args:
+            noise: [frames · hop] standard normal.
+            noise_scale: 1 = the published amplitudes (0.003 voiced, 0.1 / 3 unvoiced), 0 = none.
+        """
+        f0 = self.pitch.f0[start : start + frames].astype(np.float64)
+        step = np.arange(1, self.hop_samples + 1, dtype=np.float64)
+        cycles = self.cycles[start : start + frames, None] + f0[:, None] / self.sample_rate * step
+        is_voiced = self.pitch.is_voiced()[start : start + frames, None]
+        sine = np.where(is_voiced, SINE_AMPLITUDE * np.sin(2 * np.pi * np.mod(cycles, 1.0)), 0.0)
+        amplitude = np.where(is_voiced, VOICED_NOISE, UNVOICED_NOISE) * noise_scale
+        out: F32 = (sine + amplitude * noise.reshape(frames, self.hop_samples)).astype(np.float32)
+        return out.reshape(-1)

@@ -1,0 +1,145 @@
+"""The main path with a numpy backend: lengths, seams, seeds, stopping, and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from rvc_batch.engine import converter as converter_module
+from rvc_batch.engine.converter import Converter, Progress
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.errors import OutputInvalid, SettingsInvalid, Stopped
+from tests.engine_fakes import NumpyBackend, fake_voice
+
+QUIET = ConversionSettings(index_rate=0.0, output_format="wav32f", rms_mix_rate=1.0)
+
+
+def speechlike(rate: int, samples: int) -> np.ndarray:
+    t = np.arange(samples) / rate
+    return 0.3 * np.sin(2 * np.pi * 200 * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 1.3 * t))
+
+
+def convert(folder: Path, wave: np.ndarray, rate: int, settings: ConversionSettings = QUIET, **options: object):  # type: ignore[no-untyped-def]
+    source, target = folder / "in.wav", folder / "out.wav"
+    sf.write(source, wave, rate, "FLOAT")
+    backend = options.pop("backend", NumpyBackend())
+    voice = options.pop("voice", fake_voice())
+    converter = Converter(backend, scratch=folder / "scratch")  # type: ignore[arg-type]
+    report = converter.convert(source, target, voice=voice, settings=settings, **options)  # type: ignore[arg-type]
+    out, rate_out = sf.read(target, dtype="float32")
+    return out, rate_out, report
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_output_length_is_exact_for_random_lengths_and_rates(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rate = int(rng.choice([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]))
+    samples = int(rng.integers(1, rate * 3)) if seed % 3 else int(rng.integers(1, rate // 50))
+    voice = fake_voice(int(rng.choice([32_000, 40_000, 48_000])), has_f0=bool(seed % 4))
+    settings = QUIET.with_changes(resample_rate=int(rng.choice([0, 44_100])))
+    out, rate_out, report = convert(tmp_path, speechlike(rate, samples), rate, settings, voice=voice)
+    assert out.size == report.samples_out == round(samples * rate_out / rate)
+    assert report.samples_in == samples
+
+
+def test_a_long_file_is_cut_and_stays_exact_and_continuous(tmp_path: Path) -> None:
+    rate = 16_000
+    out, rate_out, report = convert(
+        tmp_path, speechlike(rate, 90 * rate + 37), rate, QUIET.with_changes(source_noise_scale=0.0, noise_scale=0.0)
+    )
+    assert report.segments == 3
+    assert out.size == round((90 * rate + 37) * rate_out / rate)
+    # the fake voice hums a constant f0: a jump of the phase at a seam would be a step far above this slope
+    assert np.abs(np.diff(out[1_000:])).max() < 0.02
+
+
+def test_upstream_seams_keep_upstreams_shorter_length(tmp_path: Path) -> None:
+    out, _, _ = convert(tmp_path, speechlike(16_000, 32_000), 16_000, QUIET.with_changes(seams="upstream"))
+    assert 2 * 40_000 - 1_200 <= out.size < 2 * 40_000
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
+    wave = speechlike(16_000, 20_000)
+    first, _, _ = convert(tmp_path, wave, 16_000)
+    second, _, _ = convert(tmp_path, wave, 16_000)
+    other, _, _ = convert(tmp_path, wave, 16_000, QUIET.with_changes(seed=1))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_pitch_in_windows_equals_pitch_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = speechlike(16_000, 16_000 * 7 + 123)
+    whole, _, _ = convert(tmp_path, wave, 16_000)
+    monkeypatch.setattr(converter_module, "PITCH_WINDOW_FRAMES", 170)
+    monkeypatch.setattr(converter_module, "PITCH_CONTEXT_FRAMES", 20)
+    windowed, _, _ = convert(tmp_path, wave, 16_000)
+    np.testing.assert_array_equal(whole, windowed)
+
+
+def test_digital_silence_comes_out_at_exact_length(tmp_path: Path) -> None:
+    settings = ConversionSettings(index_rate=0.0, output_format="wav32f", noise_scale=0.0)
+    out, _, _ = convert(tmp_path, np.zeros(24_000), 24_000, settings)
+    assert out.size == 40_000
+    assert np.isfinite(out).all()
+    assert np.abs(out).max() < 1e-3
+
+
+def test_an_output_that_is_not_finite_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputInvalid, match="not finite"):
+        convert(tmp_path, speechlike(16_000, 16_000), 16_000, backend=NumpyBackend(level=float("nan")))
+    assert not (tmp_path / "out.wav").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_stopping_at_a_segment_border_leaves_nothing_behind(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+
+    def stop_at_second_segment(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.stage == "synth" and progress.seconds_done > 0:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        convert(tmp_path, speechlike(8_000, 8_000 * 60), 8_000, progress=stop_at_second_segment)
+    assert [p.stage for p in seen] == ["pitch", "synth", "synth"]
+    assert seen[-1].seconds_total == 60
+    assert not (tmp_path / "out.wav").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_speaker_the_voice_does_not_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="speaker_id is 2, voice fake has speakers 0 to 1"):
+        convert(tmp_path, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(speaker_id=2))
+
+
+def test_a_voice_without_an_index_is_rendered_with_a_warning(tmp_path: Path) -> None:
+    _, _, report = convert(tmp_path, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(index_rate=0.75))
+    assert report.warnings == ("voice fake has no index: nothing is retrieved",)
+
+
+def test_loud_output_is_brought_down_to_99_percent(tmp_path: Path) -> None:
+    out, _, _ = convert(tmp_path, speechlike(16_000, 16_000), 16_000, backend=NumpyBackend(level=40.0))
+    assert np.abs(out).max() == pytest.approx(0.99, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("output_format", "container", "subtype"),
+    [
+        ("wav", "WAV", "PCM_16"),
+        ("wav24", "WAV", "PCM_24"),
+        ("flac", "FLAC", "PCM_16"),
+        ("mp3", "MP3", None),
+        ("ogg", "OGG", None),
+    ],
+)
+def test_output_formats(tmp_path: Path, output_format: str, container: str, subtype: str | None) -> None:
+    _, rate, report = convert(
+        tmp_path, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(output_format=output_format)
+    )
+    info = sf.info(tmp_path / "out.wav")
+    assert info.format == container
+    assert subtype in (None, info.subtype)
+    assert rate == report.rate_out == (44_100 if output_format == "mp3" else 40_000)
+    # MP3 adds its encoder padding
+    assert info.frames >= report.samples_out - 1

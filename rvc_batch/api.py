@@ -6,7 +6,6 @@ The worker composes the same parts once and keeps them; this is the short form f
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +98,12 @@ def _store(home: Home) -> ModelStore:
 
 
 def _scratch(home: Home) -> Path:
-    return home.state / "scratch" if home.state.is_dir() else Path(tempfile.gettempdir())
+    """Return where temporary files go: the home's state folder, or the user's cache when there is no home yet."""
+    if home.state.is_dir():
+        return home.state / "scratch"
+    import platformdirs
+
+    return platformdirs.user_cache_path("rvc-batch") / "scratch"
 
 
 def _voice(store: ModelStore, voice: str, index: Path | None) -> Voice:

@@ -32,6 +32,7 @@ from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import find_cuts, plan_segments, segment_frames, upstream_frames
 from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.tiling import synthesis_halo, tiles
 from rvc_batch.engine.types import (
     F32,
     I64,
@@ -49,6 +50,7 @@ from rvc_batch.errors import SettingsInvalid
 MIN_SAMPLES = 2 * HOP_16K  # shorter inputs are padded with silence and trimmed back
 V2_LAYER = 12
 RESIDENT_INDEXES = 4
+TILE_FRAMES = 1_000  # 10 s; bounds the memory of the generator, never changes what comes out
 PITCH_WINDOW_FRAMES = 12_000  # 120 s; the pitch network sees up to here at once, as upstream's whole-file pass
 PITCH_CONTEXT_FRAMES = 1_000  # 10 s on both sides of a window of a longer file
 
@@ -68,9 +70,10 @@ Inspect = Callable[[str, F32 | I64], None]
 class Converter:
     """Converts files with one backend; keeps a few indexes warm between calls."""
 
-    def __init__(self, backend: Backend, *, scratch: Path) -> None:
-        """Use `backend` and put temporary files below `scratch`."""
+    def __init__(self, backend: Backend, *, scratch: Path, tile_frames: int = TILE_FRAMES) -> None:
+        """Use `backend`, put temporary files below `scratch`, synthesise `tile_frames` frames at once."""
         self.backend = backend
+        self.tile_frames = tile_frames
         self._scratch = scratch
         self._indexes: dict[Path, FeatureIndex] = {}
 
@@ -174,6 +177,7 @@ class _Conversion:
         self.folder, self.voice, self.settings = folder, voice, settings
         self.progress, self.inspect = progress, inspect
         self.dialect = dialect
+        self.halo = synthesis_halo(voice.config)
         self.is_exact = settings.seams == "exact"
         self.clock = StageClock()
         self.warnings: list[str] = []
@@ -197,7 +201,8 @@ class _Conversion:
         rendering = Rendering(self.folder / "rendered.f32", self.voice.sample_rate)
         for segment in segments:
             self._report("synth", segment.start, signal)
-            rendering.append(self._render(segment, signal, index, track))
+            for wave in self._render(segment, signal, index, track):
+                rendering.append(wave)
         self._report("encode", signal.samples, signal)
         with self._timed("post"):
             envelope = source_envelope(signal) if self.settings.rms_mix_rate < 1 else None
@@ -236,8 +241,8 @@ class _Conversion:
 
     def _render(
         self, segment: Segment, signal: ScratchSignal, index: FeatureIndex | None, track: PitchTrack | None
-    ) -> F32:
-        """Return the kept audio of one segment."""
+    ) -> Iterator[F32]:
+        """Yield the kept audio of one segment, tile by tile; its context is never synthesised beyond the halo."""
         wave = signal.read(segment.start - segment.left, segment.stop + segment.right).astype(np.float32)
         with self._timed("features"):
             raw = self._content(wave)
@@ -252,9 +257,13 @@ class _Conversion:
             noise = excitation.prior_noise(self.settings.seed, first, *mean.shape)
             scale = self.settings.noise_scale
             latent = excitation.sample_prior(mean, log_std, noise, scale, inputs.mask())
-            audio = self.backend.decode(latent, inputs)
-        context = self.dialect.pad // HOP_16K * self.voice.config.hop_samples
-        return audio[context:-context]
+        context = self.dialect.pad // HOP_16K
+        hop, size = self.voice.config.hop_samples, self.converter.tile_frames
+        for tile in tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
+            with self._timed("synth"):
+                local = inputs.cut(tile.first, tile.last)
+                audio = self.backend.decode(latent[tile.first : tile.last], local)
+            yield audio[(tile.keep_first - tile.first) * hop : (tile.keep_last - tile.first) * hop]
 
     def _content(self, wave: F32) -> ContentFeatures:
         is_v1 = self.voice.config.version == "v1"

@@ -97,10 +97,10 @@ def finish(
     asked = settings.resample_rate or rendering.sample_rate
     rate = output_rate(settings.output_format, asked)
     warnings = () if rate == asked else (f"MP3 knows no {asked} Hz: the output has {rate} Hz",)
-    per_second, count = (
-        (rendering.sample_rate, rendering.samples) if length is None else (length.sample_rate, length.frames)
-    )
-    wanted = round(count * rate / per_second)
+    if length is None:  # upstream's resampler rounds up
+        wanted = -(-rendering.samples * rate // rendering.sample_rate)
+    else:
+        wanted = round(length.frames * rate / length.sample_rate)
     wave = FloatScratch(path)
     peak = 0.0
     mixed = rendering.mixed(envelope, settings.rms_mix_rate)

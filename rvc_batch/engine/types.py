@@ -150,6 +150,17 @@ class SynthesisInputs:
         """Number of 10 ms frames T."""
         return int(self.content.shape[0])
 
+    def cut(self, start: int, stop: int) -> SynthesisInputs:
+        """Return frames start:stop, with what belongs to them of pitch and source."""
+        hop = self.source.size // max(self.frames, 1)
+        return SynthesisInputs(
+            content=self.content[start:stop],
+            coarse=self.coarse[start:stop],
+            source=self.source[start * hop : stop * hop],
+            speaker=self.speaker,
+            valid=min(max(self.valid - start, 0), stop - start),
+        )
+
     def mask(self) -> F32:
         """Return 1 for valid frames and 0 for the rest, [T]."""
         return (np.arange(self.frames) < self.valid).astype(np.float32)

@@ -1,0 +1,92 @@
+"""How far the convolutional stages reach, and the tiles that follow from it.
+
+A tile is rendered from its own frames plus a halo of context on each side, and the context is dropped. With a halo no
+shorter than the reach, what is kept equals the untiled result up to rounding. The reach follows from kernels, strides
+and dilations alone; it is never tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, SynthesizerConfig
+
+FLOW_REACH = N_FLOWS * FLOW_LAYERS * (FLOW_KERNEL - 1) // 2  # frames, both sides
+PRE_REACH = 7 // 2  # conv_pre, in frames
+POST_REACH = 7 // 2  # conv_post, in output samples
+
+
+@dataclass(frozen=True)
+class Halo:
+    """Frames of context that a tile needs before and after what it keeps."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Frames first:last are read, keep_first:keep_last of them are kept; all counted in the segment."""
+
+    first: int
+    last: int
+    keep_first: int
+    keep_last: int
+
+
+def tiles(start: int, stop: int, total: int, size: int, halo: Halo) -> Iterator[Tile]:
+    """Cover frames start:stop of a segment of `total` frames by tiles that keep at most `size` frames each."""
+    for keep_first in range(start, stop, size):
+        keep_last = min(keep_first + size, stop)
+        yield Tile(
+            first=max(keep_first - halo.before, 0),
+            last=min(keep_last + halo.after, total),
+            keep_first=keep_first,
+            keep_last=keep_last,
+        )
+
+
+def synthesis_halo(config: SynthesizerConfig) -> Halo:
+    """Return the reach of flow and generator together."""
+    generator = generator_halo(config)
+    return Halo(generator.before + FLOW_REACH, generator.after + FLOW_REACH)
+
+
+def generator_halo(config: SynthesizerConfig) -> Halo:
+    """Return the reach of the generator, in whole frames.
+
+    Walks from one frame of output back to the input: what interval of each stage does it depend on?
+    """
+    first, last = -POST_REACH, config.hop_samples - 1 + POST_REACH
+    source_first, source_last = 0, config.hop_samples - 1
+    for stage in reversed(range(len(config.upsample_rates))):
+        reach = _residual_reach(config)
+        first, last = first - reach, last + reach
+        if config.has_f0:
+            low, high = _noise_interval(config, stage, first, last)
+            source_first, source_last = min(source_first, low), max(source_last, high)
+        rate, kernel = config.upsample_rates[stage], config.upsample_kernels[stage]
+        pad = (kernel - rate) // 2
+        # a transposed convolution writes input l to outputs l·rate − pad … l·rate − pad + kernel − 1
+        first, last = -(-(first + pad - kernel + 1) // rate), (last + pad) // rate
+    hop = config.hop_samples
+    first = min(first - PRE_REACH, source_first // hop)
+    last = max(last + PRE_REACH, source_last // hop)
+    return Halo(before=-first, after=last)
+
+
+def _residual_reach(config: SynthesizerConfig) -> int:
+    """Return the reach of the widest residual block: each dilation is followed by an undilated convolution."""
+    return max(
+        sum((kernel - 1) // 2 * (dilation + 1) for dilation in dilations)
+        for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
+    )
+
+
+def _noise_interval(config: SynthesizerConfig, stage: int, first: int, last: int) -> tuple[int, int]:
+    """Return which source samples the outputs first … last of a stage's noise convolution depend on."""
+    stride = config.noise_stride(stage)
+    if stride == 1:
+        return first, last
+    return first * stride - stride // 2, last * stride - stride // 2 + 2 * stride - 1

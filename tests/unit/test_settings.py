@@ -1,0 +1,99 @@
+"""Conversion settings and the configuration file."""
+
+from pathlib import Path
+
+import pytest
+
+from rvc_batch.config import Home, load_settings, locate_home
+from rvc_batch.engine.dialect import DIALECTS
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.errors import HomeInvalid, SettingsInvalid
+
+
+def test_settings_survive_json() -> None:
+    settings = ConversionSettings(transpose=-3.0, seed=7, dialect="applio", output_format="flac")
+    assert ConversionSettings.from_json(settings.to_json()) == settings
+    assert settings.digest() != ConversionSettings().digest()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"transpose": 49.0}, "transpose is 49.0, expected -48 to 48"),
+        ({"index_rate": -0.1}, "index_rate is -0.1, expected 0 to 1"),
+        ({"protect": 0.6}, "protect is 0.6, expected 0 to 0.5"),
+        ({"rms_mix_rate": float("nan")}, "rms_mix_rate is nan"),
+        ({"seed": -1}, "seed is -1"),
+        ({"resample_rate": 8_000}, "resample_rate is 8000, expected 16000 to 192000"),
+        ({"dialect": "rvc"}, "expected one of rvc-2023, rvc-2026, applio"),
+        ({"seams": "soft"}, "expected one of exact, upstream"),
+        ({"pitch_method": "magic"}, "expected one of rmvpe"),
+        ({"output_format": "aiff"}, "expected one of wav"),
+        ({"speaker_id": "zero"}, "speaker_id is 'zero' .str., expected int"),
+        ({"speaker_id": True}, "speaker_id is True .bool., expected int"),
+        ({"colour": 1}, "unknown setting 'colour'; known: transpose"),
+    ],
+)
+def test_bad_values_are_refused_with_what_was_expected(change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(SettingsInvalid, match=sentence):
+        ConversionSettings().with_changes(**change)
+
+
+def test_integers_are_taken_for_floats() -> None:
+    assert ConversionSettings().with_changes(transpose=5).transpose == 5.0
+
+
+def test_dialects_are_the_three_published_ones() -> None:
+    assert set(DIALECTS) == {"rvc-2023", "rvc-2026", "applio"}
+    assert DIALECTS["rvc-2026"].interpolates_f0
+    assert not DIALECTS["rvc-2023"].interpolates_f0
+
+
+def test_file_then_environment(tmp_path: Path) -> None:
+    (tmp_path / "rvc-batch.toml").write_text(
+        'default_voice = "anna"\n[watch]\nsettle_seconds = 1.5\n[conversion]\ntranspose = 3\n'
+    )
+    environment = {"RVC_BATCH_WATCH__SETTLE_SECONDS": "0.5", "RVC_BATCH_WORKER__BACKEND": "torch"}
+    settings = load_settings(Home(tmp_path), environment)
+    assert settings.default_voice == "anna"
+    assert settings.watch.settle_seconds == 0.5
+    assert settings.worker.backend == "torch"
+    assert settings.conversion_settings().transpose == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("default_voice = \n", "rvc-batch.toml: .*line 1"),
+        ("\n[watch]\nsettle = 3\n", r"rvc-batch.toml:3: watch.settle: Extra inputs"),
+        ("[watch]\nsettle_seconds = -1\n", r"rvc-batch.toml:2: watch.settle_seconds: .*greater than 0"),
+        ('[worker]\nbackend = "tpu"\n', r"rvc-batch.toml:2: worker.backend: .*mlx, torch"),
+        ("[conversion]\nprotect = 3\n", "conversion: protect is 3.0, expected 0 to 0.5"),
+    ],
+)
+def test_mistakes_in_the_file_name_file_line_and_key(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "rvc-batch.toml").write_text(text)
+    with pytest.raises(SettingsInvalid, match=sentence):
+        load_settings(Home(tmp_path), {})
+
+
+def test_home_is_the_option_then_the_environment_then_the_checkout(tmp_path: Path) -> None:
+    assert locate_home(tmp_path, {"RVC_BATCH_HOME": "/elsewhere"}).root == tmp_path
+    assert locate_home(None, {"RVC_BATCH_HOME": str(tmp_path)}).root == tmp_path
+    assert (locate_home(None, {}).root / "pyproject.toml").is_file()
+
+
+def test_home_creates_its_folders_or_says_which_it_cannot(tmp_path: Path) -> None:
+    Home(tmp_path / "box").create()
+    assert {p.name for p in (tmp_path / "box").iterdir()} == {
+        "inbox",
+        "outbox",
+        "processed",
+        "failed",
+        "models",
+        "voices",
+        "state",
+    }
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeInvalid, match=r"cannot create .*file/inbox"):
+        Home(tmp_path / "file").create()

@@ -1,0 +1,181 @@
+"""MlxBackend: the three networks in MLX behind the numpy seam of `engine.backend`.
+
+It loads strictly, chooses the memory policy of the device, and turns numpy into device arrays and back. What a network
+computes is in its own file. `engine.blas.prepare_process` must have run before this module is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+from rvc_batch.engine.backend import (
+    RESIDENT_VOICES,
+    check_content_request,
+    check_synthesis_inputs,
+    silent_inputs,
+)
+from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
+from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.mlx_nets.hubert import Hubert
+from rvc_batch.engine.mlx_nets.layers import canonical_shapes, load_canonical
+from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
+from rvc_batch.engine.mlx_nets.rmvpe import Rmvpe
+from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
+from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.resident import ResidentVoices
+from rvc_batch.engine.types import F32, SynthesisInputs
+from rvc_batch.engine.voice import Voice
+
+__all__ = ["MlxBackend", "matmul_gflops"]
+
+logger = logging.getLogger(__name__)
+
+# Freed buffers kept for reuse. The CPU default of 32 MB makes every large array a page fault, two to four times
+# slower; the GPU default is all memory there is.
+CPU_CACHE_BYTES = 2 << 30
+GPU_CACHE_BYTES = 1 << 30
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class MlxBackend:
+    """The networks in MLX, on the default device."""
+
+    name = "mlx"
+
+    def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
+        self.device = _set_up_device()
+        content = read_header(hubert, NetworkKind.HUBERT).config
+        assert isinstance(content, HubertConfig)
+        self._content_config = content
+        self._content = _load(Hubert(content), hubert)
+        pitch = read_header(rmvpe, NetworkKind.RMVPE).config
+        assert isinstance(pitch, RmvpeConfig)
+        self._pitch_config = pitch
+        self._pitch = _load(Rmvpe(pitch), rmvpe)
+        self._log_mel = LogMel()
+        self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
+
+    def load_voice(self, voice: Voice) -> None:
+        """See `Backend.load_voice`."""
+        self._voices.make_current(voice.checkpoint)
+
+    def content(self, wave: F32, *, layer: int, project: bool) -> F32:
+        """See `Backend.content`."""
+        check_content_request(wave, layer, self._content_config)
+        return _numpy(self._content(mx.array(wave), layer=layer, project=project))
+
+    def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
+        """See `Backend.pitch_salience`."""
+        mel = self._log_mel(mx.array(wave))
+        padded = pad_frames(mel, self._pitch_config.frame_multiple, padding)
+        return _numpy(self._pitch(padded)[: mel.shape[0]])
+
+    def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
+        """See `Backend.encode_prior`."""
+        mean, logs = self._voice(x).prior(mx.array(x.content), mx.array(x.coarse), x.valid)
+        return _numpy(mean), _numpy(logs)
+
+    def reverse_flow(self, latent: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.reverse_flow`."""
+        return _numpy(self._voice(x).reverse_flow(mx.array(latent), x.speaker, x.valid))
+
+    def generate(self, z: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.generate`."""
+        return _numpy(self._voice(x).generate(mx.array(z), mx.array(x.source), x.speaker))
+
+    def decode(self, latent: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.decode`."""
+        voice = self._voice(x)
+        z = voice.reverse_flow(mx.array(latent), x.speaker, x.valid)
+        return _numpy(voice.generate(z, mx.array(x.source), x.speaker))
+
+    def excitation(self, x: SynthesisInputs) -> F32:
+        """See `Backend.excitation`."""
+        source = self._voice(x).dec.m_source
+        if source is None:
+            raise ValueError("the voice has no f0 and therefore no excitation")
+        return _numpy(source(mx.array(x.source))[:, 0])
+
+    def log_mel(self, wave: F32) -> F32:
+        """See `Backend.log_mel`."""
+        return _numpy(self._log_mel(mx.array(wave)))
+
+    def content_stages(self, wave: F32) -> dict[str, F32]:
+        """See `Backend.content_stages`."""
+        check_content_request(wave, 1, self._content_config)
+        return {name: _numpy(x) for name, x in self._content.stages(mx.array(wave)).items()}
+
+    def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
+        """See `Backend.pitch_stages`."""
+        mel = pad_frames(self._log_mel(mx.array(wave)), self._pitch_config.frame_multiple, padding)
+        return {name: _numpy(x) for name, x in self._pitch.stages(mel).items()}
+
+    def warm_up(self, voice: Voice) -> None:
+        """See `Backend.warm_up`."""
+        self.load_voice(voice)
+        wave = np.zeros(SAMPLE_RATE_16K, np.float32)
+        self.content(wave, layer=self._content_config.n_layers, project=True)
+        self.pitch_salience(wave, padding=MelPadding.ZEROS)
+        x = silent_inputs(voice.config, 100)
+        mean, _ = self.encode_prior(x)
+        self.decode(mean, x)
+
+    def peak_memory(self) -> int:
+        """See `Backend.peak_memory`."""
+        peak = mx.get_peak_memory()
+        mx.reset_peak_memory()
+        return peak
+
+    def release(self) -> None:
+        """See `Backend.release`."""
+        mx.clear_cache()
+
+    def _voice(self, x: SynthesisInputs) -> Synthesizer:
+        config, network = self._voices.current
+        check_synthesis_inputs(x, config)
+        return network
+
+
+def matmul_gflops(size: int = 512) -> float:
+    """Measure one matrix product of `size`³: tells an optimised BLAS (hundreds) from the reference one (six)."""
+    a = mx.random.normal((size, size), key=mx.random.key(0))
+    mx.eval(a, a @ a)  # the first product pays for starting threads
+    start = time.perf_counter()
+    mx.eval(a @ a)
+    return 2 * size**3 / (time.perf_counter() - start) / 1e9
+
+
+def _set_up_device() -> str:
+    if mx.default_device().type == mx.DeviceType.cpu:
+        mx.set_cache_limit(CPU_CACHE_BYTES)
+        name = "cpu"
+    else:
+        mx.set_cache_limit(GPU_CACHE_BYTES)
+        name = str(mx.device_info()["device_name"])
+    logger.info("mlx on %s: %.0f GFLOP/s in a 512 by 512 matrix product", name, matmul_gflops())
+    return name
+
+
+def _load(network: Network, path: Path) -> Network:
+    tensors = read_tensors(path)
+    check_keys(str(path), canonical_shapes(network), {key: tuple(value.shape) for key, value in tensors.items()})
+    load_canonical(network, tensors)
+    return network
+
+
+def _load_voice(path: Path) -> tuple[SynthesizerConfig, Synthesizer]:
+    config = read_header(path, NetworkKind.SYNTHESIZER).config
+    assert isinstance(config, SynthesizerConfig)
+    return config, _load(Synthesizer(config), path)
+
+
+def _numpy(x: mx.array) -> F32:
+    return np.array(x, dtype=np.float32, order="C")

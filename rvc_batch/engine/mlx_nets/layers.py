@@ -1,0 +1,426 @@
+"""The layers of the three networks in MLX, each in the formulation that its device runs well.
+
+This is the only file that asks which device is in use. A GPU runs MLX's own convolutions; on a CPU those fall into
+scalar loops as soon as they dilate, transpose or group, so there they become matrix products. Transposed convolutions
+are matrix products everywhere: the built-in ones multiply the zeros between the samples too. There is no batch axis:
+time comes first, channels last. Sizes and parameter names follow torch.nn; weights lie as in the canonical checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx.nn import Embedding, LayerNorm, Linear, ReLU
+from mlx.utils import tree_flatten
+
+from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
+from rvc_batch.engine.types import F32
+
+__all__ = [
+    "GRU",
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "Embedding",
+    "GroupNorm",
+    "LayerNorm",
+    "Linear",
+    "ReLU",
+    "attention",
+    "canonical_shapes",
+    "frame_mask",
+    "gelu",
+    "leaky_relu",
+    "load_canonical",
+    "mean_pool",
+    "relative_attention",
+]
+
+WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
+ERF_BLOCK = 1 << 16  # elements, for the same reason
+
+
+def canonical_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of the canonical checkpoint by key."""
+    flat: dict[str, mx.array] = dict(tree_flatten(network.parameters()))
+    return {key: tuple(value.shape) for key, value in flat.items()}
+
+
+def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
+    """Put canonical tensors into the network; keys and shapes must have been compared."""
+    network.load_weights([(key, mx.array(value)) for key, value in tensors.items()], strict=True)
+    mx.eval(network.parameters())
+
+
+class Conv1d(nn.Module):
+    """Convolve [T, I] along time to [T', O]; weight [O, K, I / groups]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, in_channels // groups))
+        self.bias = mx.zeros((out_channels,)) if bias else None
+        self._stride, self._padding, self._dilation, self._groups = stride, padding, dilation, groups
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if not _on_cpu():
+            y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
+            return y if self.bias is None else y + self.bias
+        if self._padding:
+            x = mx.pad(x, [(self._padding, self._padding), (0, 0)])
+        length = (x.shape[0] - self._dilation * (self.weight.shape[1] - 1) - 1) // self._stride + 1
+        if self._groups == 1 and self._stride == 1:
+            return self._taps(x, length)
+        y = self._windows(x, length)
+        return y if self.bias is None else y + self.bias
+
+    def _taps(self, x: mx.array, length: int) -> mx.array:
+        """Add one product per kernel tap: no copy of the input, whatever the dilation."""
+        y = self.bias
+        for k in range(self.weight.shape[1]):
+            tap, weight = x[k * self._dilation :][:length], self.weight[:, k].T
+            y = tap @ weight if y is None else mx.addmm(y, tap, weight)
+        assert y is not None
+        return y
+
+    def _windows(self, x: mx.array, length: int) -> mx.array:
+        """Gather the windows of some rows, multiply, go on: for strides, which overlap little, and for groups."""
+        outputs, kernel, inputs = self.weight.shape
+        grouped = mx.contiguous(x.reshape(-1, self._groups, inputs).swapaxes(0, 1))  # [G, T, I / G]
+        weight = self.weight.reshape(self._groups, -1, kernel * inputs).swapaxes(1, 2)
+        strides = (x.shape[0] * inputs, self._stride * inputs, self._dilation * inputs, 1)
+        step = max(1, WINDOW_FLOATS // (self._groups * kernel * inputs))
+        blocks = []
+        for start in range(0, length, step):
+            rows = min(step, length - start)
+            windows = mx.as_strided(grouped, (self._groups, rows, kernel, inputs), strides, start * strides[1])
+            blocks.append(windows.reshape(self._groups, rows, -1) @ weight)
+        return mx.concatenate(blocks, axis=1).swapaxes(0, 1).reshape(length, outputs)
+
+
+class ConvTranspose1d(nn.Module):
+    """Upsample [T, I] to [(T - 1)·stride - 2·padding + K + output_padding, O]; weight [O, K, I]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, in_channels))
+        self.bias = mx.zeros((out_channels,)) if bias else None
+        self._stride, self._padding, self._output_padding = stride, padding, output_padding
+
+    def __call__(self, x: mx.array) -> mx.array:
+        plane, weight = x[:, None], self.weight[:, :, None]
+        y = _transposed(plane, weight, (self._stride, 1), (self._padding, 0), (self._output_padding, 0))[:, 0]
+        return y if self.bias is None else y + self.bias
+
+
+class Conv2d(nn.Module):
+    """Convolve [T, M, I] along both axes to [T', M', O] with stride 1; weight [O, K, K, I]."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, kernel_size, in_channels))
+        self.bias = mx.zeros((out_channels,)) if bias else None
+        self._padding = padding
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self._windows(x) if _on_cpu() else mx.conv2d(x[None], self.weight, padding=self._padding)[0]
+        return y if self.bias is None else y + self.bias
+
+    def _windows(self, x: mx.array) -> mx.array:
+        outputs, kernel, _, inputs = self.weight.shape
+        weight = self.weight.reshape(outputs, -1).T
+        if kernel == 1:
+            return x @ weight
+        pad = self._padding
+        x = mx.contiguous(mx.pad(x, [(pad, pad), (pad, pad), (0, 0)]))
+        height, width = x.shape[0] - kernel + 1, x.shape[1] - kernel + 1
+        step = max(1, WINDOW_FLOATS // (width * kernel * kernel * inputs))
+        row = x.shape[1] * inputs
+        blocks = []
+        for start in range(0, height, step):
+            shape = (min(step, height - start), width, kernel, kernel * inputs)
+            windows = mx.as_strided(x, shape, (row, inputs, row, 1), start * row)
+            blocks.append(windows.reshape(*shape[:2], -1) @ weight)
+        return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks)
+
+
+class ConvTranspose2d(nn.Module):
+    """Upsample both axes of [T, M, I] as `ConvTranspose1d` does one; weight [O, K, K, I], no bias."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, kernel_size, in_channels))
+        self.bias = mx.zeros((out_channels,)) if bias else None
+        self._stride, self._padding, self._output_padding = stride, padding, output_padding
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = _transposed(x, self.weight, (self._stride,) * 2, (self._padding,) * 2, (self._output_padding,) * 2)
+        return y if self.bias is None else y + self.bias
+
+
+class BatchNorm2d(nn.Module):
+    """Normalise [T, M, C] by the running statistics: one scale and one shift per channel."""
+
+    def __init__(self, num_features: int, eps: float = BATCH_NORM_EPS) -> None:
+        super().__init__()
+        self.weight = mx.ones((num_features,))
+        self.bias = mx.zeros((num_features,))
+        self.running_mean = mx.zeros((num_features,))
+        self.running_var = mx.ones((num_features,))
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        scale = self.weight * mx.rsqrt(self.running_var + self._eps)
+        return x * scale + (self.bias - self.running_mean * scale)
+
+
+class GroupNorm(nn.Module):
+    """Normalise [T, C] over time, each channel by itself: the only grouping HuBERT uses."""
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = LAYER_NORM_EPS) -> None:
+        super().__init__()
+        assert num_groups == num_channels
+        self.weight = mx.ones((num_channels,))
+        self.bias = mx.zeros((num_channels,))
+        self._eps = eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = x - _time_mean(x)
+        return x * (self.weight * mx.rsqrt(_time_mean(x * x) + self._eps)) + self.bias
+
+
+class GRU(nn.Module):
+    """Run gated recurrent units over [T, I] in both directions to [T, 2·H].
+
+    The products with the input are one matrix product on the device. The recurrence runs on the host in numpy on
+    every device: a step is too small for a kernel launch. Gates lie as in torch: reset, update, new.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+        super().__init__()
+        for layer in range(num_layers):
+            inputs = input_size if layer == 0 else 2 * hidden_size
+            for end in (f"l{layer}", f"l{layer}_reverse"):
+                self[f"weight_ih_{end}"] = mx.zeros((3 * hidden_size, inputs))
+                self[f"weight_hh_{end}"] = mx.zeros((3 * hidden_size, hidden_size))
+                self[f"bias_ih_{end}"] = mx.zeros((3 * hidden_size,))
+                self[f"bias_hh_{end}"] = mx.zeros((3 * hidden_size,))
+        self._layers = num_layers
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for layer in range(self._layers):
+            ends = (f"l{layer}", f"l{layer}_reverse")
+            inputs = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
+            mx.eval(inputs)
+            gates = np.stack([np.asarray(inputs[0]), np.asarray(inputs[1])[::-1]], axis=1)  # [T, 2, 3H]
+            weights = [np.asarray(self[f"weight_hh_{end}"]) for end in ends]
+            biases = np.stack([np.asarray(self[f"bias_hh_{end}"]) for end in ends])
+            hidden = _recur(gates, weights, biases)
+            x = mx.array(np.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=1))
+        return x
+
+
+def gelu(x: mx.array) -> mx.array:
+    """Apply the exact (erf) GELU."""
+    if not _on_cpu():
+        return nn.gelu(x)
+    values = np.asarray(x).reshape(-1)  # MLX evaluates erf element by element: 26 ns against 3
+    out = np.empty_like(values)
+    for start in range(0, values.size, ERF_BLOCK):
+        block = values[start : start + ERF_BLOCK]
+        y = _erf(block * np.float32(math.sqrt(0.5)))
+        y += np.float32(1.0)
+        y *= block
+        np.multiply(y, np.float32(0.5), out=out[start : start + ERF_BLOCK])
+    return mx.array(out.reshape(x.shape))
+
+
+def leaky_relu(x: mx.array, slope: float) -> mx.array:
+    """Return x where positive, slope · x elsewhere; slope in 0–1."""
+    return mx.maximum(x, slope * x)
+
+
+def frame_mask(frames: int, valid: int) -> mx.array:
+    """Return [T, 1]: 1 for the first `valid` frames, 0 for the rest."""
+    return (mx.arange(frames) < valid).astype(mx.float32)[:, None]
+
+
+def mean_pool(x: mx.array) -> mx.array:
+    """Halve both axes of [T, M, C] by the mean of 2 × 2."""
+    height, width, channels = x.shape
+    return x.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """Attend with queries, keys and values [H, T, D], scale 1 / √D; returns [H, T, D]."""
+    scale = q.shape[-1] ** -0.5
+    if not _on_cpu():
+        return mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
+    keys = k.swapaxes(1, 2)
+    blocks = [_softmax((rows * scale) @ keys) @ v for _, rows in _query_blocks(q)]
+    return mx.concatenate(blocks, axis=1)
+
+
+def relative_attention(
+    q: mx.array, k: mx.array, v: mx.array, near_keys: mx.array, near_values: mx.array, valid: int
+) -> mx.array:
+    """Attend as `attention` does, with learnt terms for keys at most W frames away.
+
+    near_keys, near_values: [2W + 1, D], shared by the heads; row r belongs to the key r - W frames ahead. Keys from
+    `valid` on are masked. Only the 2W + 1 diagonals of the relative terms are ever computed.
+    Source: Shaw et al. 2018; RVC infer/module/attentions.py @ 4338f12.
+    """
+    frames, reach = q.shape[1], near_keys.shape[0] // 2
+    masked = mx.where(mx.arange(frames) < valid, 0.0, -1e4)
+    blocks = []
+    for start, rows in _query_blocks(q * q.shape[-1] ** -0.5):
+        row = mx.arange(rows.shape[1])[:, None]
+        column = row + mx.arange(start - reach, start + reach + 1)  # [rows, 2W + 1]
+        inside = (column >= 0) & (column < frames)
+        column = mx.clip(column, 0, frames - 1)
+        scores = rows @ k.swapaxes(1, 2)
+        scores = scores.at[:, row, column].add(mx.where(inside, rows @ near_keys.T, 0.0))
+        weights = _softmax(scores + masked)
+        near = mx.take_along_axis(weights, mx.broadcast_to(column, (q.shape[0], *column.shape)), axis=2)
+        blocks.append(weights @ v + mx.where(inside, near, 0.0) @ near_values)
+    return mx.concatenate(blocks, axis=1)
+
+
+def _on_cpu() -> bool:
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
+
+
+def _erf(x: F32) -> F32:
+    """Return erf within 7e-7: Abramowitz and Stegun 7.1.26, whose own error is 1.5e-7, in float32."""
+    t = np.abs(x)
+    t *= np.float32(0.3275911)
+    t += np.float32(1.0)
+    np.reciprocal(t, out=t)
+    y = t * np.float32(1.061405429)
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        y += np.float32(coefficient)
+        y *= t
+    np.multiply(x, x, out=t)
+    np.negative(t, out=t)
+    np.exp(t, out=t)
+    y *= t
+    np.subtract(np.float32(1.0), y, out=y)
+    return np.copysign(y, x, out=y)
+
+
+def _time_mean(x: mx.array) -> mx.array:
+    """Average [T, C] over T in two steps: one running float32 sum loses four digits over a minute of samples."""
+    (frames, channels), block = x.shape, 512
+    blocks = frames // block
+    head, tail = x[: blocks * block].reshape(blocks, block, channels), x[blocks * block :]
+    return (head.sum(axis=1).sum(axis=0) + tail.sum(axis=0)) / frames
+
+
+def _query_blocks(q: mx.array) -> list[tuple[int, mx.array]]:
+    """Cut the queries so that one block of scores stays small; memory does not grow with T²."""
+    heads, frames, _ = q.shape
+    step = max(16, WINDOW_FLOATS // (heads * frames))
+    return [(start, q[:, start : start + step]) for start in range(0, frames, step)]
+
+
+def _softmax(scores: mx.array) -> mx.array:
+    if not _on_cpu():
+        return mx.softmax(scores, axis=-1, precise=True)
+    a = np.asarray(scores)  # MLX evaluates exp element by element: 12 ns against 1
+    weights: F32 = a - a.max(axis=-1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return mx.array(weights)
+
+
+def _transposed(
+    x: mx.array,
+    weight: mx.array,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    output_padding: tuple[int, int],
+) -> mx.array:
+    """Upsample [T, M, I] by one product of 'which inputs reach this cell' with 'what they add to its phases'.
+
+    A cell is stride × stride outputs. It is reached by the input at the same place and by the taps - 1 before it, in
+    both axes. The last rows of an output padding are computed from the data like all others.
+    """
+    outputs, *kernel, inputs = weight.shape
+    size = [
+        (n - 1) * s - 2 * p + k + q
+        for n, s, p, k, q in zip(x.shape[:2], stride, padding, kernel, output_padding, strict=True)
+    ]
+    taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
+    # [O, K, K, I] → [tap, tap, I, phase, phase, O], the earliest input first
+    weight = mx.pad(weight, [(0, 0), *((0, n * s - k) for n, s, k in zip(taps, stride, kernel, strict=True)), (0, 0)])
+    weight = weight.reshape(outputs, taps[0], stride[0], taps[1], stride[1], inputs)[:, ::-1, :, ::-1]
+    weight = weight.transpose(1, 3, 5, 2, 4, 0).reshape(-1, stride[0] * stride[1] * outputs)
+
+    x = mx.pad(x, [(taps[0] - 1, taps[0] - 1), (taps[1] - 1, taps[1] - 1), (0, 0)])
+    height, width = x.shape[0] - taps[0] + 1, x.shape[1] - taps[1] + 1
+    reaching = [x[a : a + height, b : b + width] for a in range(taps[0]) for b in range(taps[1])]
+    cells = mx.concatenate(reaching, axis=-1) @ weight
+    y = cells.reshape(height, width, *stride, outputs).swapaxes(1, 2)
+    y = y.reshape(height * stride[0], width * stride[1], outputs)
+    short = [max(0, p + n - have) for p, n, have in zip(padding, size, y.shape[:2], strict=True)]
+    if any(short):  # an output padding beyond the reach of the kernel
+        y = mx.pad(y, [(0, short[0]), (0, short[1]), (0, 0)])
+    return y[padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
+
+
+def _recur(gates: F32, weights: list[F32], biases: F32) -> F32:
+    """Step both directions together: gates [T, 2, 3H] hold the input's part; returns the states [T, 2, H]."""
+    hidden_size = gates.shape[2] // 3
+    states = np.empty((gates.shape[0], 2, hidden_size), np.float32)
+    state = np.zeros((2, hidden_size), np.float32)
+    recurrent = np.empty((2, 3 * hidden_size), np.float32)
+    half = np.float32(0.5)
+    for t, gate in enumerate(gates):
+        np.dot(weights[0], state[0], out=recurrent[0])
+        np.dot(weights[1], state[1], out=recurrent[1])
+        recurrent += biases
+        # sigmoid(a) = tanh(a / 2) / 2 + 1/2
+        reset_update = np.tanh((gate[:, : 2 * hidden_size] + recurrent[:, : 2 * hidden_size]) * half) * half + half
+        reset, update = reset_update[:, :hidden_size], reset_update[:, hidden_size:]
+        new = np.tanh(gate[:, 2 * hidden_size :] + reset * recurrent[:, 2 * hidden_size :])
+        state = new + update * (state - new)
+        states[t] = state
+    return states

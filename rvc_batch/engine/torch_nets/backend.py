@@ -1,0 +1,171 @@
+"""TorchBackend: the three networks in torch, on the CPU, behind the numpy seam of `engine.backend`.
+
+The plain reference: parity, the baseline of benchmarks, `--backend torch`. It loads strictly and turns numpy into
+tensors and back. What a network computes is in its own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from rvc_batch.engine.backend import (
+    RESIDENT_VOICES,
+    check_content_request,
+    check_synthesis_inputs,
+    silent_inputs,
+)
+from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
+from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.resident import ResidentVoices
+from rvc_batch.engine.torch_nets.hubert import Hubert
+from rvc_batch.engine.torch_nets.layers import canonical_shapes, load_canonical
+from rvc_batch.engine.torch_nets.mel import LogMel, pad_frames
+from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
+from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
+from rvc_batch.engine.types import F32, I64, SynthesisInputs
+from rvc_batch.engine.voice import Voice
+
+__all__ = ["TorchBackend"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class TorchBackend:
+    """The networks in torch, on the CPU."""
+
+    name = "torch"
+    device = "cpu"
+
+    def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
+        content = read_header(hubert, NetworkKind.HUBERT).config
+        assert isinstance(content, HubertConfig)
+        self._content_config = content
+        self._content = _load(lambda: Hubert(content), hubert)
+        pitch = read_header(rmvpe, NetworkKind.RMVPE).config
+        assert isinstance(pitch, RmvpeConfig)
+        self._pitch_config = pitch
+        self._pitch = _load(lambda: Rmvpe(pitch), rmvpe)
+        self._log_mel = LogMel()
+        self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
+
+    def load_voice(self, voice: Voice) -> None:
+        """See `Backend.load_voice`."""
+        self._voices.make_current(voice.checkpoint)
+
+    @torch.inference_mode()
+    def content(self, wave: F32, *, layer: int, project: bool) -> F32:
+        """See `Backend.content`."""
+        check_content_request(wave, layer, self._content_config)
+        return _numpy(self._content(_tensor(wave), layer=layer, project=project)[0])
+
+    @torch.inference_mode()
+    def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
+        """See `Backend.pitch_salience`."""
+        mel = self._log_mel(_tensor(wave))
+        padded = pad_frames(mel, self._pitch_config.frame_multiple, padding)
+        return _numpy(self._pitch(padded)[: mel.shape[0]])
+
+    @torch.inference_mode()
+    def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
+        """See `Backend.encode_prior`."""
+        mean, logs = self._voice(x).prior(_tensor(x.content), _tensor(x.coarse), x.valid)
+        return _numpy(mean[0].T), _numpy(logs[0].T)
+
+    @torch.inference_mode()
+    def reverse_flow(self, latent: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.reverse_flow`."""
+        return _numpy(self._voice(x).reverse_flow(_channels_second(latent), x.speaker, x.valid)[0].T)
+
+    @torch.inference_mode()
+    def generate(self, z: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.generate`."""
+        return _numpy(self._voice(x).generate(_channels_second(z), _tensor(x.source), x.speaker))
+
+    @torch.inference_mode()
+    def decode(self, latent: F32, x: SynthesisInputs) -> F32:
+        """See `Backend.decode`."""
+        voice = self._voice(x)
+        z = voice.reverse_flow(_channels_second(latent), x.speaker, x.valid)
+        return _numpy(voice.generate(z, _tensor(x.source), x.speaker))
+
+    @torch.inference_mode()
+    def excitation(self, x: SynthesisInputs) -> F32:
+        """See `Backend.excitation`."""
+        source = self._voice(x).dec.m_source
+        if source is None:
+            raise ValueError("the voice has no f0 and therefore no excitation")
+        return _numpy(source(_tensor(x.source))[0, 0])
+
+    @torch.inference_mode()
+    def log_mel(self, wave: F32) -> F32:
+        """See `Backend.log_mel`."""
+        return _numpy(self._log_mel(_tensor(wave)))
+
+    @torch.inference_mode()
+    def content_stages(self, wave: F32) -> dict[str, F32]:
+        """See `Backend.content_stages`."""
+        check_content_request(wave, 1, self._content_config)
+        return {name: _numpy(x[0]) for name, x in self._content.stages(_tensor(wave)).items()}
+
+    @torch.inference_mode()
+    def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
+        """See `Backend.pitch_stages`."""
+        mel = pad_frames(self._log_mel(_tensor(wave)), self._pitch_config.frame_multiple, padding)
+        stages = {name: x[0] for name, x in self._pitch.stages(mel).items()}
+        return {name: _numpy(x if x.ndim == 2 else x.permute(1, 2, 0)) for name, x in stages.items()}
+
+    def warm_up(self, voice: Voice) -> None:
+        """See `Backend.warm_up`."""
+        self.load_voice(voice)
+        wave = np.zeros(SAMPLE_RATE_16K, np.float32)
+        self.content(wave, layer=self._content_config.n_layers, project=True)
+        self.pitch_salience(wave, padding=MelPadding.ZEROS)
+        x = silent_inputs(voice.config, 100)
+        mean, _ = self.encode_prior(x)
+        self.decode(mean, x)
+
+    def peak_memory(self) -> int:
+        """See `Backend.peak_memory`; torch does not count memory on the CPU."""
+        return 0
+
+    def release(self) -> None:
+        """See `Backend.release`; torch keeps no cache on the CPU."""
+
+    def _voice(self, x: SynthesisInputs) -> Synthesizer:
+        config, network = self._voices.current
+        check_synthesis_inputs(x, config)
+        return network
+
+
+def _load(build: Callable[[], Network], path: Path) -> Network:
+    with torch.device("meta"):  # shapes only: the values come from the file
+        network = build()
+    tensors = read_tensors(path)
+    check_keys(str(path), canonical_shapes(network), {key: tuple(value.shape) for key, value in tensors.items()})
+    load_canonical(network, tensors)
+    return network.eval()
+
+
+def _load_voice(path: Path) -> tuple[SynthesizerConfig, Synthesizer]:
+    config = read_header(path, NetworkKind.SYNTHESIZER).config
+    assert isinstance(config, SynthesizerConfig)
+    return config, _load(lambda: Synthesizer(config), path)
+
+
+def _tensor(x: F32 | I64) -> torch.Tensor:
+    return torch.from_numpy(np.array(x))  # a copy: torch warns of arrays it could write through to
+
+
+def _channels_second(x: F32) -> torch.Tensor:
+    return _tensor(x).T[None]
+
+
+def _numpy(x: torch.Tensor) -> F32:
+    return np.array(x.numpy(), dtype=np.float32, order="C")

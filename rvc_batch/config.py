@@ -20,6 +20,7 @@ from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import HomeInvalid, SettingsInvalid
 
 CONFIG_NAME = "rvc-batch.toml"
+NOT_SETTINGS = ("RVC_BATCH_HOME", "RVC_BATCH_FAILPOINTS")  # the latter is read by jobs.failpoints
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> Se
         except tomllib.TOMLDecodeError as e:
             raise SettingsInvalid(f"{home.config_file}: {e}") from e
     for name, raw in environment.items():
-        if name.startswith("RVC_BATCH_") and name != "RVC_BATCH_HOME":
+        if name.startswith("RVC_BATCH_") and name not in NOT_SETTINGS:
             _set_nested(values, name.removeprefix("RVC_BATCH_").lower().split("__"), raw)
     try:
         return Settings.model_validate(values, strict=False)

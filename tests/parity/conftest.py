@@ -1,4 +1,4 @@
-"""The two backends, opened on the synthetic networks."""
+"""The two backends, opened on the synthetic networks as the importers read them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 
 from rvc_batch.engine.backend import Backend, open_backend
+from rvc_batch.engine.checkpoints import CheckpointHeader, write_checkpoint
 from rvc_batch.engine.voice import Voice
-from tests.parity import canonical
+from rvc_batch.importers.identify import read_network
 
 OpenBackend = Callable[[str, str], Backend]
 OpenVoice = Callable[[str, str], Voice]
+
+
+def imported(source: Path, target: Path) -> Path:
+    """Write the canonical checkpoint of a foreign file."""
+    network = read_network(source)
+    header = CheckpointHeader(network.kind, network.config, source.name, "0" * 64, network.extra)
+    write_checkpoint(target, header, network.tensors)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +32,8 @@ def networks(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     @functools.cache
     def write(size: str) -> Path:
         folder = tmp_path_factory.mktemp(f"canonical-{size}")
-        canonical.hubert(checkpoints(size), folder / "hubert.safetensors")
-        canonical.rmvpe(checkpoints(size), folder / "rmvpe.safetensors")
+        imported(checkpoints(size) / "hubert_base.pt", folder / "hubert.safetensors")
+        imported(checkpoints(size) / "rmvpe.pt", folder / "rmvpe.safetensors")
         return folder
 
     return write
@@ -50,7 +59,7 @@ def open_voice(checkpoints: Callable[[str], Path], tmp_path_factory: pytest.Temp
     @functools.cache
     def opened(size: str, name: str) -> Voice:
         path = tmp_path_factory.mktemp("voice") / f"{name}.safetensors"
-        return Voice.open(name, canonical.voice(checkpoints(size), name, path), None)
+        return Voice.open(name, imported(checkpoints(size) / "voices" / f"{name}.pth", path), None)
 
     return opened
 

@@ -15,12 +15,6 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from rvc_batch.engine.backend import (
-    RESIDENT_VOICES,
-    check_content_request,
-    check_synthesis_inputs,
-    silent_inputs,
-)
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.mlx_nets.hubert import Hubert
@@ -29,7 +23,8 @@ from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
 from rvc_batch.engine.mlx_nets.rmvpe import Rmvpe
 from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.resident import ResidentVoices
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 

@@ -14,16 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from rvc_batch.engine.backend import (
-    RESIDENT_VOICES,
-    check_content_request,
-    check_synthesis_inputs,
-    silent_inputs,
-)
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.resident import ResidentVoices
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.layers import canonical_shapes, load_canonical
 from rvc_batch.engine.torch_nets.mel import LogMel, pad_frames

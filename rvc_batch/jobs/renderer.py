@@ -7,19 +7,22 @@ and the importers are imported inside the factory: the daemon reads this file an
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from rvc_batch.config import Home, Settings
+from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import ConversionReport
-from rvc_batch.errors import SettingsInvalid
+from rvc_batch.errors import ModelError, SettingsInvalid
 
 if TYPE_CHECKING:
     from rvc_batch.engine.converter import Progress
-    from rvc_batch.engine.voice import Voice
     from rvc_batch.importers.store import ModelStore
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ENGINE = "rvc_batch.jobs.renderer:open_engine"
 
@@ -86,14 +89,13 @@ class EngineRenderer:
     """The real engine: model store, backend, converter."""
 
     def __init__(self, home: Home, settings: Settings) -> None:
-        from rvc_batch.engine.backend import RESIDENT_VOICES, open_backend
+        from rvc_batch.engine.backend import open_backend
         from rvc_batch.engine.converter import Converter
 
         self._store = _store(home)
         self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
         self._converter = Converter(self._backend, scratch=home.state / "scratch")
         self._preferred = settings.worker.warm_voice or settings.default_voice
-        self._resident = RESIDENT_VOICES
         self._warm: dict[str, None] = {}
         self.device, self.backend = self._backend.device, self._backend.name
 
@@ -102,11 +104,19 @@ class EngineRenderer:
         return tuple(self._warm)
 
     def warm_up(self) -> None:
-        """Run every stage once with the configured voice, else the first of the library; without voices, do nothing."""
+        """Run every stage once with the configured voice, else the first of the library that can be used.
+
+        A broken voice is its own jobs' trouble: without a usable one nothing is warmed up.
+        """
         names = self._store.voice_names()
-        name = self._preferred if self._preferred in names else next(iter(names), None)
-        if name is not None:
-            self._backend.warm_up(self._voice(name))
+        for name in sorted(names, key=lambda n: n != self._preferred):
+            try:
+                self._backend.warm_up(self._store.voice(name))
+            except ModelError as e:
+                logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
+            else:
+                self._note_warm(name)
+                return
 
     def render(
         self,
@@ -118,15 +128,17 @@ class EngineRenderer:
         progress: Callable[[Progress], None],
     ) -> ConversionReport:
         """Convert one file; see `Renderer.render` and `Converter.convert`."""
-        return self._converter.convert(source, target, voice=self._voice(voice), settings=settings, progress=progress)
+        report = self._converter.convert(
+            source, target, voice=self._store.voice(voice), settings=settings, progress=progress
+        )
+        self._note_warm(voice)
+        return report
 
-    def _voice(self, name: str) -> Voice:
-        voice = self._store.voice(name)
+    def _note_warm(self, name: str) -> None:
         self._warm.pop(name, None)
         self._warm[name] = None
-        while len(self._warm) > self._resident:
+        while len(self._warm) > RESIDENT_VOICES:
             del self._warm[next(iter(self._warm))]
-        return voice
 
 
 def _store(home: Home) -> ModelStore:

@@ -250,6 +250,20 @@ def test_events_give_hints_and_the_observer_is_rebuilt_with_the_inbox(tmp_path: 
         hints.close()
 
 
+def test_inbox_that_was_swapped_for_another_folder_is_watched(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    hints = Hints(inbox)
+    try:
+        hints.ensure()
+        inbox.rename(tmp_path / "old")
+        inbox.mkdir()
+        hints.ensure()
+        assert noticed(hints, (inbox / "a.wav").touch)
+    finally:
+        hints.close()
+
+
 def test_dead_emitter_is_noticed_and_replaced(tmp_path: Path) -> None:
     hints = Hints(tmp_path)
     try:

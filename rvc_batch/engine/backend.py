@@ -11,17 +11,14 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.network_config import HubertConfig, SynthesizerConfig
+from rvc_batch.engine.network_config import RmvpeConfig
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
 
 BACKENDS = ("mlx", "torch")
-RESIDENT_VOICES = 4  # least recently used voices beyond this are dropped
 
 
 class Backend(Protocol):
@@ -29,9 +26,10 @@ class Backend(Protocol):
 
     name: str
     device: str
+    pitch_config: RmvpeConfig
 
     def load_voice(self, voice: Voice) -> None:
-        """Make a voice current. Strict; at most RESIDENT_VOICES stay loaded.
+        """Make a voice current. Strict; at most `resident.RESIDENT_VOICES` stay loaded.
 
         Raises:
             ModelKeys: tensors missing, unexpected or misshaped.
@@ -42,6 +40,18 @@ class Backend(Protocol):
 
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """Return salience [1 + N // 160, 360] in 0–1 of `wave` [N] at 16 kHz."""
+
+    def pitch_planes(self, mel: F32) -> F32:
+        """Return what the recurrent layer hears, [T, 3·128], of log-mel [T, 128]; T a multiple of 32.
+
+        Convolutions only: exact inside a window by as many frames as `tiling.pitch_halo` says.
+        """
+
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        """Return salience [T, 360] and forward states [T, H] for `planes` [T, 3·128].
+
+        The forward direction starts from `state` [H]; the backward one from zero after the last frame.
+        """
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """Return mean and log standard deviation of the prior, [T, C] each, masked."""
@@ -78,49 +88,6 @@ class Backend(Protocol):
 
     def release(self) -> None:
         """Give cached device memory back; networks stay loaded."""
-
-
-def check_content_request(wave: F32, layer: int, config: HubertConfig) -> None:
-    """Refuse what the content network cannot answer.
-
-    Raises:
-        ValueError: the wave is too short for one frame, or there is no such layer.
-    """
-    if not 1 <= layer <= config.n_layers:
-        raise ValueError(f"content layer is {layer}, expected 1 to {config.n_layers}")
-    if config.frames(wave.size) == 0:
-        raise ValueError(f"the wave has {wave.size} samples, too few for one content frame: pad it before")
-
-
-def check_synthesis_inputs(x: SynthesisInputs, config: SynthesizerConfig) -> None:
-    """Refuse inputs made for another voice.
-
-    Raises:
-        SettingsInvalid: the voice has no such speaker.
-        ValueError: width of the content, presence of the pitch code or length of the source do not fit the voice.
-    """
-    if not 0 <= x.speaker < config.n_speakers:
-        raise SettingsInvalid(f"speaker is {x.speaker}, the voice has speakers 0 to {config.n_speakers - 1}")
-    if x.content.shape[1] != config.feature_dim:
-        raise ValueError(f"content features are {x.content.shape[1]} wide, the voice expects {config.feature_dim}")
-    codes, samples = (x.frames, x.frames * config.hop_samples) if config.has_f0 else (0, 0)
-    if (x.coarse.size, x.source.size) != (codes, samples):
-        raise ValueError(
-            f"{x.coarse.size} pitch codes and {x.source.size} source samples for {x.frames} frames, "
-            f"the voice expects {codes} and {samples}"
-        )
-
-
-def silent_inputs(config: SynthesizerConfig, frames: int) -> SynthesisInputs:
-    """Return inputs of that many silent frames for a voice, for warming up."""
-    voiced = frames if config.has_f0 else 0
-    return SynthesisInputs(
-        content=np.zeros((frames, config.feature_dim), np.float32),
-        coarse=np.ones(voiced, np.int64),
-        source=np.zeros(voiced * config.hop_samples, np.float32),
-        speaker=0,
-        valid=frames,
-    )
 
 
 def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+RESIDENT_VOICES = 4  # voices of published size take 60 to 110 MB each
+
 Network = TypeVar("Network")
 
 

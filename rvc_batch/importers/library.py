@@ -27,6 +27,11 @@ class VoiceEntry:
     name: str
     place: Path
 
+    @classmethod
+    def of(cls, place: Path) -> VoiceEntry:
+        """Return the entry of a file, named after its stem, or of a folder, named after itself."""
+        return cls(_nfc(place.name if place.is_dir() else place.stem), place)
+
     def weights(self) -> Path:
         """Return the `.pth` of the voice.
 
@@ -64,11 +69,16 @@ def scan(voices: Path) -> list[VoiceEntry]:
     entries = []
     for place in places:
         if place.is_dir():
-            if any(f.suffix.lower() == ".pth" for f in _files(place)):
-                entries.append(VoiceEntry(_nfc(place.name), place))
+            if holds_voice(place):
+                entries.append(VoiceEntry.of(place))
         elif place.suffix.lower() == ".pth":
-            entries.append(VoiceEntry(_nfc(place.stem), place))
+            entries.append(VoiceEntry.of(place))
     return sorted(entries, key=lambda e: e.name)
+
+
+def holds_voice(folder: Path) -> bool:
+    """Say whether a folder has a `.pth` inside."""
+    return any(f.suffix.lower() == ".pth" for f in _files(folder))
 
 
 def find(voices: Path, name: str) -> VoiceEntry:

@@ -215,7 +215,7 @@ def _generator(c: SynthesizerConfig) -> Named:
         yield f"dec.ups.{stage}.bias", Parameter((channels,))
         if c.has_f0:
             stride = c.noise_stride(stage)
-            yield from _conv1d(f"dec.noise_convs.{stage}", channels, 1, 2 * stride if stride > 1 else 1)
+            yield from _conv1d(f"dec.noise_convs.{stage}", channels, 1, 2 * stride - stride % 2 if stride > 1 else 1)
         for size, dilations in zip(c.resblock_kernels, c.resblock_dilations, strict=True):
             for convs in ("convs1", "convs2"):
                 for i in range(len(dilations)):

@@ -51,8 +51,8 @@ class ModelStore:
     """
 
     def __init__(self, *, models: Path, voices: Path, cache: Path) -> None:
-        self._models, self._voices = models, voices
-        self._cache = ModelCache(cache)
+        self.models, self.voices = models, voices
+        self.cache = ModelCache(cache)
 
     def hubert(self) -> Path:
         """Return the canonical checkpoint of the content network.
@@ -60,13 +60,13 @@ class ModelStore:
         Raises:
             ModelMissing: naming what to put where. ModelError: the file cannot be used.
         """
-        file, folder = self._models / HUBERT_FILE, self._models / HUBERT_FOLDER
+        file, folder = self.models / HUBERT_FILE, self.models / HUBERT_FOLDER
         if file.is_file():
-            return self._cache.obtain(file, NetworkKind.HUBERT).checkpoint
+            return self.cache.obtain(file, NetworkKind.HUBERT).checkpoint
         if folder_weights(folder) is not None:
-            return self._cache.obtain(folder, NetworkKind.HUBERT).checkpoint
+            return self.cache.obtain(folder, NetworkKind.HUBERT).checkpoint
         raise ModelMissing(
-            f"the content network is missing: put {HUBERT_FILE} into {self._models}, or a folder {HUBERT_FOLDER}/ "
+            f"the content network is missing: put {HUBERT_FILE} into {self.models}, or a folder {HUBERT_FOLDER}/ "
             "there with config.json and pytorch_model.bin (or model.safetensors)"
         )
 
@@ -76,14 +76,14 @@ class ModelStore:
         Raises:
             ModelMissing: naming what to put where. ModelError: the file cannot be used.
         """
-        file = self._models / RMVPE_FILE
+        file = self.models / RMVPE_FILE
         if not file.is_file():
-            raise ModelMissing(f"the pitch network is missing: put {RMVPE_FILE} into {self._models}")
-        return self._cache.obtain(file, NetworkKind.RMVPE).checkpoint
+            raise ModelMissing(f"the pitch network is missing: put {RMVPE_FILE} into {self.models}")
+        return self.cache.obtain(file, NetworkKind.RMVPE).checkpoint
 
     def voice_names(self) -> list[str]:
         """Return the names of the voices in the library, sorted, in Unicode form NFC. Opens no file."""
-        return sorted({entry.name for entry in library.scan(self._voices)})
+        return sorted({entry.name for entry in library.scan(self.voices)})
 
     def voice(self, name: str, *, index: Path | None = None) -> Voice:
         """Return a voice of the library, importing it if it is new or was replaced.
@@ -95,7 +95,7 @@ class ModelStore:
             VoiceUnknown: no such name (lists near matches). IndexInvalid: damaged, empty or of another width.
             ModelError: the file cannot be used.
         """
-        entry = library.find(self._voices, name)
+        entry = library.find(self.voices, name)
         weights = entry.weights()
         folder = entry.place if entry.place.is_dir() else None
         return self._open(entry.name, weights, index, library.indexes_beside(weights, folder=folder))
@@ -112,12 +112,12 @@ class ModelStore:
 
     def listing(self) -> list[VoiceListing]:
         """Describe every voice of the library without importing any."""
-        entries = library.scan(self._voices)
+        entries = library.scan(self.voices)
         claims = Counter(entry.name for entry in entries)
         return [self._describe(entry, is_only=claims[entry.name] == 1) for entry in entries]
 
     def _open(self, name: str, weights: Path, index: Path | None, beside: IndexesBeside) -> Voice:
-        found = self._cache.obtain(weights, NetworkKind.SYNTHESIZER)
+        found = self.cache.obtain(weights, NetworkKind.SYNTHESIZER)
         chosen = index if index is not None else beside.match
         voice = Voice.open(name, found.checkpoint, chosen)
         if chosen is None:
@@ -132,16 +132,16 @@ class ModelStore:
         path, warnings = entry.place, list[str]()
         try:
             if not is_only:
-                library.find(self._voices, entry.name)  # says which places claim the name
+                library.find(self.voices, entry.name)  # says which places claim the name
             path = entry.weights()
             beside = library.indexes_beside(path, folder=entry.place if entry.place.is_dir() else None)
             index = beside.match
             warnings += [_trained_warning(t) for t in beside.trained if index is None]
-            if found := self._cache.find(path):
+            if found := self.cache.find(path):
                 voice = Voice.open(entry.name, found.checkpoint, index)
                 header = read_header(found.checkpoint, NetworkKind.SYNTHESIZER)
                 warnings += header.extra.get("warnings", [])
-            error = self._cache.known_error(path)
+            error = self.cache.known_error(path)
             if index is not None:
                 info = inspect_index(index)
                 if voice is not None:

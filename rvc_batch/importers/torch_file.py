@@ -27,6 +27,15 @@ MAX_FILE_BYTES = 2**31  # voices are 55 MB, raw training files up to 900 MB
 MAX_PICKLE_BYTES = 2**26
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
+LOOKS = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the model itself: download the real file",
+    b"<": "is a web page: the download went wrong, download the file itself",
+    b"RIFF": "is audio or another RIFF file",
+    b"\x08": "looks like an ONNX file: get the .pth or .pt it was made from",
+    b"GGUF": "is a GGUF language model",
+    b"7z": "is a 7z archive: unpack it first",
+    b"Rar!": "is a RAR archive: unpack it first",
+}
 # what zipfile raises for damaged directories, names, offsets and checksums
 _ZIP_ERRORS = (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, OverflowError, struct.error, OSError)
 
@@ -85,8 +94,17 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
             yield _open_zip(path.name, archive, size)
         elif start.startswith(b"\x80"):
             yield _open_legacy(path.name, file, size)
+        elif size == 0:
+            raise damaged(path.name, size, "it is empty")
         else:
-            raise ModelNotRvc(f"{path.name} ({size} bytes) is not a torch file: it starts with {start!r}")
+            raise ModelNotRvc(f"{path.name} ({size} bytes) is not a torch file: it {_looks_like(file.read(64))}")
+
+
+def _looks_like(start: bytes) -> str:
+    for prefix, what in LOOKS.items():
+        if start.lstrip().startswith(prefix):
+            return what
+    return f"starts with {start[:8]!r}; RVC models are written by torch.save"
 
 
 def damaged(name: str, size: int, detail: str) -> ModelCorrupt:
@@ -97,11 +115,16 @@ def damaged(name: str, size: int, detail: str) -> ModelCorrupt:
 def _open_zip(name: str, archive: zipfile.ZipFile, size: int) -> TorchFile:
     entries = {e.filename: e for e in archive.infolist()}
     if sum(e.file_size for e in archive.infolist()) > size:
-        # entries that overlap or expand: torch stores each once, uncompressed
-        raise ModelCorrupt(f"{name} ({size} bytes) claims to unpack to more than its own size; torch never writes that")
+        # compressed or overlapping: refused before anything is unpacked
+        raise ModelCorrupt(
+            f"{name} ({size} bytes) unpacks to more than its own size, which torch never writes; get the original file"
+        )
     roots = [e.removesuffix("data.pkl") for e in entries if e.endswith("/data.pkl") and e.count("/") == 1]
     if len(roots) != 1:
-        raise ModelNotRvc(f"{name} is a zip file but not a torch file: it has {len(roots)} data.pkl, expected 1")
+        raise ModelNotRvc(
+            f"{name} is a zip file but not a torch file (it has {len(roots)} data.pkl, expected 1); if it is an "
+            "archive with a voice inside, unpack it first"
+        )
     root = roots[0]
 
     def read(entry: str, limit: int) -> bytes:

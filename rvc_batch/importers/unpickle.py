@@ -9,7 +9,7 @@ instruction is refused, and the refusal says which. Tensors come out as `TensorR
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO
 
 from rvc_batch.errors import ModelCorrupt, ModelUnsafe
@@ -47,28 +47,30 @@ class _Machine:
         self.memo: dict[int, object] = {}
 
     def run(self, stream: IO[bytes]) -> object:
-        for count, (name, argument) in enumerate(self.instructions(stream)):
-            if count >= MAX_INSTRUCTIONS:
-                raise ModelCorrupt(
-                    f"{self.owner} has more than {MAX_INSTRUCTIONS} pickle instructions; no checkpoint needs that many"
-                )
+        for _ in range(MAX_INSTRUCTIONS):
+            name, argument = self.instruction(stream)
             if name == "STOP":
-                break
-            step = _STEPS.get(name)
-            if step is None:
-                raise ModelUnsafe(
-                    f"{self.owner} uses the pickle instruction {name}, which no checkpoint needs; nothing was run. "
-                    "Get the model from another source"
-                )
-            step(self, argument)
-        return self.pop()
+                return self.pop()
+            _STEPS[name](self, argument)
+        raise ModelCorrupt(
+            f"{self.owner} has more than {MAX_INSTRUCTIONS} pickle instructions; no checkpoint needs that many"
+        )
 
-    def instructions(self, stream: IO[bytes]) -> Iterator[tuple[str, object]]:
-        """Yield name and argument of each instruction; `pickletools` only parses."""
+    def instruction(self, stream: IO[bytes]) -> tuple[str, object]:
+        """Read name and argument of the next instruction; arguments of refused ones are not even parsed."""
+        opcode = _OPCODES.get(stream.read(1).decode("latin-1"))
+        if opcode is None:
+            raise self.damaged("it ends early, or holds a byte that is no instruction")
+        if opcode.name != "STOP" and opcode.name not in _STEPS:
+            raise ModelUnsafe(
+                f"{self.owner} uses the pickle instruction {opcode.name}, which no checkpoint needs; nothing was run. "
+                "Get the model from another source"
+            )
         try:
-            for opcode, argument, _ in pickletools.genops(stream):
-                yield opcode.name, argument
-        except (ValueError, IndexError, EOFError, OverflowError) as e:
+            if opcode.name in ("GLOBAL", "INST"):  # as pickle reads names; pickletools would resolve escapes in them
+                return opcode.name, f"{_line(stream)} {_line(stream)}"
+            return opcode.name, opcode.arg.reader(stream) if opcode.arg is not None else None
+        except (ValueError, IndexError, OverflowError) as e:
             raise self.damaged(str(e)) from e
 
     def damaged(self, detail: str) -> ModelCorrupt:
@@ -221,16 +223,24 @@ class _Machine:
         raise self.damaged("a persistent id that is not a tensor storage")
 
 
+def _line(stream: IO[bytes]) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("a name ends early")
+    return line[:-1].decode()
+
+
+_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
 _Step = Callable[[_Machine, object], None]
 _PUSH_ARGUMENT = (
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
-    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8"
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINSTRING SHORT_BINSTRING SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
+    "SHORT_BINBYTES BINBYTES BINBYTES8"
 )
 _STEPS: dict[str, _Step] = {
     **dict.fromkeys(_PUSH_ARGUMENT.split(), _Machine.push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
     "MEMOIZE": _Machine.memoize,
     "MARK": _Machine.mark,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from argparse import Namespace
 from collections import OrderedDict
@@ -149,6 +150,18 @@ def test_shapes_agree_with_the_table_of_rules(tiny: Path, file: str) -> None:
     network = read_network(tiny / file)
     assert {k: v.shape for k, v in network.tensors.items()} == canonical_shapes(network.config)
     assert all(v.dtype == np.float32 and v.flags.c_contiguous for v in network.tensors.values())
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+@pytest.mark.parametrize("file", ["hubert_base.pt", "rmvpe.pt", "voices/v1_48k_f0.pth", "voices/v2_40k_nof0.pth"])
+def test_networks_have_the_parameters_of_the_table_of_rules(tiny: Path, file: str, backend: str) -> None:
+    """The table is written without looking at the networks: a parameter both backends forgot shows here."""
+    network = read_network(tiny / file)
+    package = f"rvc_batch.engine.{backend}_nets"
+    module = importlib.import_module(f"{package}.{network.kind.value}")
+    built = getattr(module, network.kind.value.capitalize())(network.config)
+    shapes_of = importlib.import_module(f"{package}.layers").canonical_shapes
+    assert shapes_of(built) == canonical_shapes(network.config)
 
 
 @pytest.mark.full

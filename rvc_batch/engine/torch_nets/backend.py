@@ -14,16 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from rvc_batch.engine.backend import (
-    RESIDENT_VOICES,
-    check_content_request,
-    check_synthesis_inputs,
-    silent_inputs,
-)
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.resident import ResidentVoices
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.layers import canonical_shapes, load_canonical
 from rvc_batch.engine.torch_nets.mel import LogMel, pad_frames
@@ -50,7 +45,7 @@ class TorchBackend:
         self._content = _load(lambda: Hubert(content), hubert)
         pitch = read_header(rmvpe, NetworkKind.RMVPE).config
         assert isinstance(pitch, RmvpeConfig)
-        self._pitch_config = pitch
+        self.pitch_config = pitch
         self._pitch = _load(lambda: Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
         self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
@@ -69,8 +64,19 @@ class TorchBackend:
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """See `Backend.pitch_salience`."""
         mel = self._log_mel(_tensor(wave))
-        padded = pad_frames(mel, self._pitch_config.frame_multiple, padding)
+        padded = pad_frames(mel, self.pitch_config.frame_multiple, padding)
         return _numpy(self._pitch(padded)[: mel.shape[0]])
+
+    @torch.inference_mode()
+    def pitch_planes(self, mel: F32) -> F32:
+        """See `Backend.pitch_planes`."""
+        return _numpy(self._pitch.planes(_tensor(mel))[0])
+
+    @torch.inference_mode()
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        """See `Backend.pitch_head`."""
+        states = self._pitch.recurrent(_tensor(planes)[None], _tensor(state))
+        return _numpy(self._pitch.salience(states)[0]), _numpy(states[0, :, : state.size])
 
     @torch.inference_mode()
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
@@ -117,7 +123,7 @@ class TorchBackend:
     @torch.inference_mode()
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """See `Backend.pitch_stages`."""
-        mel = pad_frames(self._log_mel(_tensor(wave)), self._pitch_config.frame_multiple, padding)
+        mel = pad_frames(self._log_mel(_tensor(wave)), self.pitch_config.frame_multiple, padding)
         stages = {name: x[0] for name, x in self._pitch.stages(mel).items()}
         return {name: _numpy(x if x.ndim == 2 else x.permute(1, 2, 0)) for name, x in stages.items()}
 

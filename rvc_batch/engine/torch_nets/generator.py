@@ -94,7 +94,10 @@ def upsampler(config: SynthesizerConfig, stage: int) -> ConvTranspose1d:
 
 
 def noise_conv(config: SynthesizerConfig, stage: int) -> Conv1d:
-    """Return the convolution that brings the source down to the rate of a stage."""
+    """Return the convolution that brings the source down to the rate of a stage, exactly one sample per sample.
+
+    An odd stride takes one tap less (Applio's rule; the original has even strides only).
+    """
     stride = config.noise_stride(stage)
     kernel = 1 if stride == 1 else 2 * stride - stride % 2
     return Conv1d(1, config.stage_channels(stage), kernel, stride=stride, padding=(kernel - stride) // 2)

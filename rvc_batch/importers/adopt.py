@@ -1,0 +1,143 @@
+"""Take a model file into a home: recognise it, import it, and copy it to where the home keeps such files.
+
+Files that already lie in the right folder stay there. Copies appear whole, by rename, and nothing that is there is
+ever replaced: a different file of the same name is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rvc_batch.engine.checkpoints import NetworkKind
+from rvc_batch.engine.voice import Voice
+from rvc_batch.errors import FolderGone, HomeInvalid, ModelMissing, ModelNotRvc
+from rvc_batch.importers import library
+from rvc_batch.importers.index import IndexInfo, check_index, inspect_index
+from rvc_batch.importers.library import VoiceEntry
+from rvc_batch.importers.sources import folder_weights, source_files, source_sha256
+from rvc_batch.importers.store import HUBERT_FILE, HUBERT_FOLDER, RMVPE_FILE, ModelStore
+
+INDEX = "index"
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What became of one file.
+
+    kind: "hubert", "rmvpe", "synthesizer" or "index" · placed: where it lies in the home.
+    """
+
+    source: Path
+    kind: str
+    placed: Path
+    is_copied: bool
+    voice: Voice | None = None
+    index_info: IndexInfo | None = None
+
+
+def adopt(source: Path, store: ModelStore) -> Adopted:
+    """Import a model file, Hugging Face folder, voice folder or index, and make it part of the home.
+
+    Raises:
+        ModelMissing: nothing there, or a folder without a model. HomeInvalid: a different file is in its place.
+        ModelError: the file cannot be used. FolderGone: the copy cannot be written.
+    """
+    source = source.absolute()
+    if source.is_dir() and folder_weights(source) is None:
+        return _adopt_voice_folder(source, store)
+    if source.suffix.lower() == ".index":
+        return _adopt_index(source, store)
+    network = store.cache.obtain(source)
+    if network.kind is NetworkKind.SYNTHESIZER:
+        return _adopt_voice(source, VoiceEntry.of(source), store)
+    return _adopt_network(source, network.kind, store)
+
+
+def _adopt_network(source: Path, kind: NetworkKind, store: ModelStore) -> Adopted:
+    if source.parent == store.models.absolute():
+        return Adopted(source, kind, source, is_copied=False)
+    name = RMVPE_FILE if kind is NetworkKind.RMVPE else HUBERT_FOLDER if source.is_dir() else HUBERT_FILE
+    other = {HUBERT_FILE: HUBERT_FOLDER, HUBERT_FOLDER: HUBERT_FILE}.get(name)
+    if other is not None and (store.models / other).exists():
+        raise HomeInvalid(f"{store.models / other} is the content network already; remove it before importing {source}")
+    return Adopted(source, kind, store.models / name, is_copied=_place([(source, store.models / name)]))
+
+
+def _adopt_voice_folder(folder: Path, store: ModelStore) -> Adopted:
+    if not folder.is_dir() or not library.holds_voice(folder):
+        raise ModelMissing(f"{folder} holds neither a voice (.pth) nor config.json with model weights")
+    return _adopt_voice(folder, VoiceEntry.of(folder), store)
+
+
+def _adopt_voice(source: Path, entry: VoiceEntry, store: ModelStore) -> Adopted:
+    weights = entry.weights()
+    own_folder = entry.place if entry.place.is_dir() else None
+    index = library.indexes_beside(weights, folder=own_folder).match
+    network = store.cache.obtain(weights, NetworkKind.SYNTHESIZER)
+    voice = Voice.open(entry.name, network.checkpoint, index)
+    if index is not None:
+        check_index(index, voice.config.feature_dim, entry.name)
+    if store.voices.absolute() in source.parents:
+        return Adopted(source, network.kind, weights, is_copied=False, voice=voice)
+    target = store.voices / f"{entry.name}.pth"
+    for known in library.scan(store.voices):
+        if known.name == entry.name and known.place != target:
+            raise HomeInvalid(f"the library has a voice {entry.name!r} already ({known.place}); rename one of them")
+    parts = [(weights, target)]
+    if index is not None:  # first, so that the voice never appears without; its name makes it belong to the voice
+        parts.insert(0, (index, target.with_suffix(".index")))
+    is_copied = _place(parts)
+    return Adopted(source, network.kind, target, is_copied=is_copied, voice=store.voice(entry.name))
+
+
+def _adopt_index(source: Path, store: ModelStore) -> Adopted:
+    info = inspect_index(source)
+    if info.is_trained_only:
+        raise ModelNotRvc(f"{source} is a 'trained' index without vectors; use the one named 'added_…'")
+    if store.voices.absolute() in source.parents:
+        return Adopted(source, INDEX, source, is_copied=False, index_info=info)
+    target = store.voices / source.name
+    return Adopted(source, INDEX, target, is_copied=_place([(source, target)]), index_info=info)
+
+
+def _place(parts: list[tuple[Path, Path]]) -> bool:
+    """Copy each source to its target unless the same is there; return whether anything was copied.
+
+    All targets are checked before the first copy.
+    """
+    needed = []
+    for source, target in parts:
+        if not target.exists():
+            needed.append((source, target))
+        elif source_sha256(source) != source_sha256(target):
+            raise HomeInvalid(f"{target} is already there and is a different file; rename or remove one of them")
+    for source, target in needed:
+        _copy(source, target)
+    return bool(needed)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".import-") as scratch:
+            copy = Path(scratch) / target.name
+            if source.is_dir():
+                copy.mkdir()
+                for file in source_files(source):
+                    _copy_bytes(file, copy / file.name)
+            else:
+                _copy_bytes(source, copy)
+            copy.rename(target)
+    except OSError as e:
+        raise FolderGone(f"cannot copy {source} to {target}: {e.strerror}; check the folder and its space") from e
+
+
+def _copy_bytes(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 2**20)
+        writer.flush()
+        os.fsync(writer.fileno())

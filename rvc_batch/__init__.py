@@ -7,8 +7,7 @@ package loads no framework.
 from __future__ import annotations
 
 from rvc_batch import errors
-
-__version__ = "0.1.0"
-__all__ = ["__version__", "convert", "errors", "pitch"]
-
 from rvc_batch.api import convert, pitch
+from rvc_batch.version import __version__
+
+__all__ = ["__version__", "convert", "errors", "pitch"]

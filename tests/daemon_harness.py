@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from rvc_batch import logs
-from rvc_batch.config import Home, Settings, WatchSettings, WorkerSettings
+from rvc_batch.config import Settings, WatchSettings, WorkerSettings
 from rvc_batch.errors import DatabaseUnusable
+from rvc_batch.home import Home
 from rvc_batch.jobs import box, retry_policy
 from rvc_batch.jobs.daemon import Daemon, DaemonOptions
 from rvc_batch.jobs.models import Job

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 
 import soundfile
 
-from rvc_batch.config import Home, Settings
+from rvc_batch.config import Settings
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
 from rvc_batch.engine.types import ConversionReport
 from rvc_batch.errors import InputNotAudio, ModelMissing, OutputInvalid
+from rvc_batch.home import Home
 from rvc_batch.logs import printable
 
 SEGMENTS = 10

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from rvc_batch import __version__
 from rvc_batch.cli.context import Context
 from rvc_batch.errors import ConfigError, InputError, ModelError, RvcBatchError
+from rvc_batch.version import __version__
 
 EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
     (ConfigError, 78),  # EX_CONFIG
@@ -27,7 +27,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert
+    from rvc_batch.cli import convert, models
 
     app = typer.Typer(
         name="rvc-batch",
@@ -52,11 +52,12 @@ def build_app() -> typer.Typer:
         if version:
             typer.echo(f"rvc-batch {__version__}")
             raise typer.Exit
-        from rvc_batch.config import locate_home
+        from rvc_batch.home import locate_home
 
         ctx.obj = Context(home=locate_home(home))
 
     convert.register(app)
+    models.register(app)
     return app
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.network_config import RmvpeConfig
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
@@ -25,6 +26,7 @@ class Backend(Protocol):
 
     name: str
     device: str
+    pitch_config: RmvpeConfig
 
     def load_voice(self, voice: Voice) -> None:
         """Make a voice current. Strict; at most `resident.RESIDENT_VOICES` stay loaded.
@@ -38,6 +40,18 @@ class Backend(Protocol):
 
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """Return salience [1 + N // 160, 360] in 0–1 of `wave` [N] at 16 kHz."""
+
+    def pitch_planes(self, mel: F32) -> F32:
+        """Return what the recurrent layer hears, [T, 3·128], of log-mel [T, 128]; T a multiple of 32.
+
+        Convolutions only: exact inside a window by as many frames as `tiling.pitch_halo` says.
+        """
+
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        """Return salience [T, 360] and forward states [T, H] for `planes` [T, 3·128].
+
+        The forward direction starts from `state` [H]; the backward one from zero after the last frame.
+        """
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """Return mean and log standard deviation of the prior, [T, C] each, masked."""

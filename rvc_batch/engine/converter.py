@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-import rvc_batch
 from rvc_batch.engine import excitation, loudness, pitch
 from rvc_batch.engine.audio_io import decode_to_scratch
 from rvc_batch.engine.backend import Backend, peak_rss
@@ -29,12 +28,14 @@ from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal, highpass_to_file
 from rvc_batch.engine.finishing import Rendering, encode, finish, source_envelope
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from rvc_batch.engine.pitch_windows import salience_blocks
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import find_cuts, plan_segments, segment_frames, upstream_frames
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import synthesis_halo, tiles
 from rvc_batch.engine.types import (
     F32,
+    F64,
     I64,
     AudioInfo,
     ContentFeatures,
@@ -46,13 +47,12 @@ from rvc_batch.engine.types import (
 )
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
+from rvc_batch.version import __version__
 
 MIN_SAMPLES = 2 * HOP_16K  # shorter inputs are padded with silence and trimmed back
 V2_LAYER = 12
 RESIDENT_INDEXES = 4
 TILE_FRAMES = 1_000  # 10 s; bounds the memory of the generator, never changes what comes out
-PITCH_WINDOW_FRAMES = 12_000  # 120 s; the pitch network sees up to here at once, as upstream's whole-file pass
-PITCH_CONTEXT_FRAMES = 1_000  # 10 s on both sides of a window of a longer file
 
 
 @dataclass(frozen=True)
@@ -142,22 +142,24 @@ class Converter:
         return track.cut(context, context + 1 + signal.samples // HOP_16K)
 
     def track_pitch(self, signal: ScratchSignal, dialect: Dialect) -> PitchTrack:
-        """Return f0 of the signal with one pad of reflection on both sides.
+        """Return f0 of the signal with one pad of reflection on both sides."""
+        blocks = salience_blocks(self.backend, _Padded(signal, dialect.pad), dialect.mel_padding)
+        return PitchTrack(np.concatenate([pitch.decode_salience(block).f0 for block in blocks]))
 
-        Up to PITCH_WINDOW_FRAMES the network sees the whole signal, as upstream's does; a longer one goes through
-        in windows with PITCH_CONTEXT_FRAMES of context on both sides.
-        """
-        n_frames = (signal.samples + 2 * dialect.pad) // HOP_16K + 1
-        pieces = []
-        for first in range(0, n_frames, PITCH_WINDOW_FRAMES):
-            last = min(first + PITCH_WINDOW_FRAMES, n_frames)
-            low = max(first - PITCH_CONTEXT_FRAMES, 0)
-            high = min(last + PITCH_CONTEXT_FRAMES, n_frames)
-            stop = signal.samples + dialect.pad if high == n_frames else high * HOP_16K - dialect.pad
-            wave = signal.read(low * HOP_16K - dialect.pad, stop).astype(np.float32)
-            salience = self.backend.pitch_salience(wave, padding=dialect.mel_padding)
-            pieces.append(pitch.decode_salience(salience[first - low : last - low]).f0)
-        return PitchTrack(np.concatenate(pieces))
+
+@dataclass(frozen=True)
+class _Padded:
+    """A signal with its reflected context, positions counted from the start of the context."""
+
+    signal: ScratchSignal
+    pad: int
+
+    @property
+    def samples(self) -> int:
+        return self.signal.samples + 2 * self.pad
+
+    def read(self, start: int, stop: int) -> F64:
+        return self.signal.read(start - self.pad, stop - self.pad)
 
 
 class _Conversion:
@@ -317,7 +319,7 @@ class _Conversion:
             voice=self.voice.name,
             voice_sha256=self.voice.sha256,
             warnings=tuple(self.warnings),
-            versions={"rvc-batch": rvc_batch.__version__, "python": platform.python_version()},
+            versions={"rvc-batch": __version__, "python": platform.python_version()},
         )
 
     def _report(self, stage: str, samples_done: int, signal: ScratchSignal) -> None:

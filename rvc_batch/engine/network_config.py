@@ -104,6 +104,8 @@ class RmvpeConfig(_Config):
     def __post_init__(self) -> None:
         if self.n_mels % self.frame_multiple:
             raise ModelNotRvc(f"RMVPE: {self.n_mels} mel bands do not halve {self.n_levels} times")
+        if self.n_gru_layers != 1:
+            raise ModelNotRvc(f"RMVPE has {self.n_gru_layers} GRU layers, the published network has 1")
 
     @property
     def frame_multiple(self) -> int:

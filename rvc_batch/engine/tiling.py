@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, SynthesizerConfig
+from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, RmvpeConfig, SynthesizerConfig
 
 FLOW_REACH = N_FLOWS * FLOW_LAYERS * (FLOW_KERNEL - 1) // 2  # frames, both sides
 PRE_REACH = 7 // 2  # conv_pre, in frames
@@ -67,7 +67,7 @@ def generator_halo(config: SynthesizerConfig) -> Halo:
             low, high = _noise_interval(config, stage, first, last)
             source_first, source_last = min(source_first, low), max(source_last, high)
         rate, kernel = config.upsample_rates[stage], config.upsample_kernels[stage]
-        pad = (kernel - rate) // 2
+        pad = (kernel - rate + 1) // 2  # with output_padding (kernel − rate) % 2
         # a transposed convolution writes input l to outputs l·rate − pad … l·rate − pad + kernel − 1
         first, last = -(-(first + pad - kernel + 1) // rate), (last + pad) // rate
     hop = config.hop_samples
@@ -90,3 +90,33 @@ def _noise_interval(config: SynthesizerConfig, stage: int, first: int, last: int
     if stride == 1:
         return first, last
     return first * stride - stride // 2, last * stride - stride // 2 + 2 * stride - 1
+
+
+def pitch_halo(config: RmvpeConfig) -> Halo:
+    """Return the reach of the pitch network's convolutions, in frames rounded up to whole coarsest cells.
+
+    Windows start at multiples of `config.frame_multiple`, so that pooling falls on the same pairs of frames.
+    """
+    first, last = pitch_reach(config)
+    cell = config.frame_multiple
+    return Halo(before=-(first // cell) * cell, after=-(-(last + 1 - cell) // cell) * cell)
+
+
+def pitch_reach(config: RmvpeConfig) -> tuple[int, int]:
+    """Return the first and last mel frame that the frames of one coarsest cell depend on, relative to it.
+
+    Walks the U-Net backwards; a level's skip connection reads its encoder at the same resolution.
+    """
+    blocks = 2 * config.n_blocks  # two 3 × 3 convolutions each, one frame of reach per convolution
+    first, last = -1, config.frame_multiple - 1 + 1  # cnn, 3 × 3
+    skips = []
+    for _ in range(config.n_levels):
+        first, last = first - blocks, last + blocks
+        skips.append((first, last))
+        # transposed 3 × 3, stride 2, padding 1: output t reads inputs ⌈(t − 1) / 2⌉ … ⌊(t + 1) / 2⌋
+        first, last = first // 2, (last + 1) // 2
+    first, last = first - blocks * config.n_mid_levels, last + blocks * config.n_mid_levels
+    for skip_first, skip_last in reversed(skips):
+        first, last = min(2 * first, skip_first), max(2 * last + 1, skip_last)
+        first, last = first - blocks, last + blocks
+    return first, last

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import rvc_batch
 from rvc_batch import errors
 from rvc_batch.engine.checkpoints import NetworkKind
 from rvc_batch.errors import ModelCorrupt, RvcBatchError
@@ -40,7 +39,7 @@ def import_isolated(source: Path, target: Path, *, sha256: str, time_limit_s: fl
     try:
         done = subprocess.run(
             [sys.executable, "-m", "rvc_batch.importers.process", *arguments],
-            cwd=Path(rvc_batch.__file__).resolve().parents[1],  # so that -m finds this very package
+            cwd=Path(__file__).resolve().parents[2],  # so that -m finds this very package
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
-from rvc_batch.config import Home, Settings, load_settings
+from rvc_batch.config import Settings, load_settings
 from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatchError
+from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.heartbeat import HeartbeatFile
 from rvc_batch.jobs.ingest import Ingest

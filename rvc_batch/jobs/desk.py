@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rvc_batch.config import Home
 from rvc_batch.errors import LeaseLost, RvcBatchError
+from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
 from rvc_batch.jobs.failpoints import CLAIM_TAKEN, failpoint
 from rvc_batch.jobs.messages import Assignment, Failed, Halted, Progressed, Rendered

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 import rvc_batch
-from rvc_batch.config import Home
+from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.supervisor import WorkerSnapshot
 from rvc_batch.jobs.watcher import WatcherStatus

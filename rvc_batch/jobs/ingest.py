@@ -16,7 +16,6 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from rvc_batch.config import Home
 from rvc_batch.errors import (
     EnvironmentFault,
     InputEmpty,
@@ -26,6 +25,7 @@ from rvc_batch.errors import (
     SourceChanged,
     SourceGone,
 )
+from rvc_batch.home import Home
 from rvc_batch.jobs import containers, durable, publish
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Completeness, Container

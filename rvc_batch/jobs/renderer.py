@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from rvc_batch.config import Home, Settings
+from rvc_batch.config import Settings
 from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import ConversionReport
 from rvc_batch.errors import ModelError, SettingsInvalid
+from rvc_batch.home import Home
 
 if TYPE_CHECKING:
     from rvc_batch.engine.converter import Progress

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rvc_batch.config import Home
 from rvc_batch.errors import SourceGone
+from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.failpoints import SOURCE_PLACED, failpoint
 from rvc_batch.jobs.models import TERMINAL, Job, JobState

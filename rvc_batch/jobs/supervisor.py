@@ -18,8 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 
-from rvc_batch.config import Home, Settings
+from rvc_batch.config import Settings
 from rvc_batch.errors import RvcBatchError
+from rvc_batch.home import Home
 from rvc_batch.jobs.desk import Desk
 from rvc_batch.jobs.lock import holder_of
 from rvc_batch.jobs.messages import (

@@ -22,9 +22,9 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from rvc_batch.config import Home
 from rvc_batch.engine.types import ConversionReport
 from rvc_batch.errors import LeaseLost, RvcBatchError, SourceChanged, SourceGone, Stopped
+from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
 from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.messages import (

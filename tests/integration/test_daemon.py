@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rvc_batch.config import Home
+from rvc_batch.home import Home
 from rvc_batch.jobs.models import JobState
 from rvc_batch.jobs.queue import Queue
 from tests.daemon_harness import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rvc_batch.config import Home
+from rvc_batch.home import Home
 from rvc_batch.jobs.models import JobState
 from tests.daemon_harness import ROOT, drop, jobs_of
 from tests.job_fakes import files_below
@@ -19,7 +19,8 @@ from tests.job_fakes import files_below
 SERVE = """
 import sys
 from pathlib import Path
-from rvc_batch.config import Home, Settings, WatchSettings, WorkerSettings
+from rvc_batch.config import Settings, WatchSettings, WorkerSettings
+from rvc_batch.home import Home
 from rvc_batch.jobs.daemon import Daemon, DaemonOptions
 
 watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from rvc_batch.config import Home
+from rvc_batch.home import Home
 from rvc_batch.jobs import failpoints, publish
 from rvc_batch.jobs.models import JobState, Outcome
 from rvc_batch.jobs.queue import Queue

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rvc_batch.config import Home
+from rvc_batch.home import Home
 from rvc_batch.jobs.lock import holder_of
 from rvc_batch.jobs.models import Attempt, Job, JobState, Outcome
 from rvc_batch.jobs.queue import Queue

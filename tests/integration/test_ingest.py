@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rvc_batch.config import Home
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import DatabaseUnusable, DiskFull, InputTruncated, InputUnreadable, SourceChanged
+from rvc_batch.home import Home
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.ingest import Ingest

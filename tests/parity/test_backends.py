@@ -19,8 +19,8 @@ from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import ModelKeys, ModelMissing, ModelNotRvc, SettingsInvalid
+from tests.conftest import OpenBackend, OpenVoice
 from tests.golden import golden_io
-from tests.parity.conftest import OpenBackend, OpenVoice
 
 
 @pytest.fixture

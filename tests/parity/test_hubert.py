@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.conftest import OpenBackend
 from tests.parity import golden
-from tests.parity.conftest import OpenBackend
 
 
 @pytest.mark.parametrize(("output", "layer", "project"), [("v2", 12, False), ("v1", 9, True)])

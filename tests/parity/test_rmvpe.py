@@ -7,8 +7,8 @@ import pytest
 
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.dialect import MelPadding
+from tests.conftest import OpenBackend
 from tests.parity import golden
-from tests.parity.conftest import OpenBackend
 
 NAMES = [e for e in golden.entries("rmvpe_") if e != "rmvpe_decode"]
 

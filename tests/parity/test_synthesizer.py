@@ -11,8 +11,8 @@ from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.excitation import HarmonicPhase, sample_prior
 from rvc_batch.engine.network_config import PRIOR_NOISE_SCALE
 from rvc_batch.engine.types import F32, I64, PitchTrack, SynthesisInputs
+from tests.conftest import OpenBackend, OpenVoice
 from tests.parity import golden
-from tests.parity.conftest import OpenBackend, OpenVoice
 
 NAMES = golden.entries("synth_")
 WITH_F0 = [e for e in NAMES if "nof0" not in str(e)]

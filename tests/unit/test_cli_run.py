@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from rvc_batch import logs
 from rvc_batch.cli import run
 from rvc_batch.cli.context import Context
-from rvc_batch.config import Home
 from rvc_batch.errors import SettingsInvalid
+from rvc_batch.home import Home
 from rvc_batch.jobs import daemon
 
 

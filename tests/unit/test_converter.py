@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from rvc_batch.engine import converter as converter_module
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import OutputInvalid, SettingsInvalid, Stopped
@@ -66,15 +65,6 @@ def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     other, _, _ = convert(tmp_path, wave, 16_000, QUIET.with_changes(seed=1))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, other)
-
-
-def test_pitch_in_windows_equals_pitch_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wave = speechlike(16_000, 16_000 * 7 + 123)
-    whole, _, _ = convert(tmp_path, wave, 16_000)
-    monkeypatch.setattr(converter_module, "PITCH_WINDOW_FRAMES", 170)
-    monkeypatch.setattr(converter_module, "PITCH_CONTEXT_FRAMES", 20)
-    windowed, _, _ = convert(tmp_path, wave, 16_000)
-    np.testing.assert_array_equal(whole, windowed)
 
 
 def test_digital_silence_comes_out_at_exact_length(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_conv1d_equals_torch(
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
 
 
+@pytest.mark.parametrize("window_floats", [1, 100, 1 << 10])  # one row at a time, some rows, all rows
+@pytest.mark.parametrize(("stride", "groups"), [(1, 2), (3, 1), (2, 2)])
+def test_conv1d_in_blocks_of_rows_equals_torch(
+    window_floats: int, stride: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", window_floats)
+    ours, theirs = twins("Conv1d", 4, 6, 5, stride=stride, padding=2, groups=groups)
+    x = normal(9, 53, 4)
+    np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
+
+
 def test_positional_convolution_of_hubert_has_an_even_kernel_and_many_groups(path: str) -> None:
     ours, theirs = twins("Conv1d", 48, 48, 128, padding=64, groups=16)
     x = normal(9, 37, 48)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rvc_batch.config import Home
 from rvc_batch.errors import SourceGone
+from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.models import Job, JobError, JobState
 from rvc_batch.jobs.sources import Sources

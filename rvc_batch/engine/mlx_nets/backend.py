@@ -53,7 +53,7 @@ class MlxBackend:
         self._content = _load(Hubert(content), hubert)
         pitch = read_header(rmvpe, NetworkKind.RMVPE).config
         assert isinstance(pitch, RmvpeConfig)
-        self._pitch_config = pitch
+        self.pitch_config = pitch
         self._pitch = _load(Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
         self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
@@ -70,8 +70,17 @@ class MlxBackend:
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """See `Backend.pitch_salience`."""
         mel = self._log_mel(mx.array(wave))
-        padded = pad_frames(mel, self._pitch_config.frame_multiple, padding)
+        padded = pad_frames(mel, self.pitch_config.frame_multiple, padding)
         return _numpy(self._pitch(padded)[: mel.shape[0]])
+
+    def pitch_planes(self, mel: F32) -> F32:
+        """See `Backend.pitch_planes`."""
+        return _numpy(self._pitch.planes(mx.array(mel)))
+
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        """See `Backend.pitch_head`."""
+        states = self._pitch.recurrent(mx.array(planes), mx.array(state))
+        return _numpy(self._pitch.salience(states)), _numpy(states[:, : state.size])
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """See `Backend.encode_prior`."""
@@ -110,7 +119,7 @@ class MlxBackend:
 
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """See `Backend.pitch_stages`."""
-        mel = pad_frames(self._log_mel(mx.array(wave)), self._pitch_config.frame_multiple, padding)
+        mel = pad_frames(self._log_mel(mx.array(wave)), self.pitch_config.frame_multiple, padding)
         return {name: _numpy(x) for name, x in self._pitch.stages(mel).items()}
 
     def warm_up(self, voice: Voice) -> None:

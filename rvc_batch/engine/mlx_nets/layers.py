@@ -245,7 +245,8 @@ class GRU(nn.Module):
                 self[f"bias_hh_{end}"] = mx.zeros((3 * hidden_size,))
         self._layers = num_layers
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, state: mx.array | None = None) -> mx.array:
+        """Run from the forward state [H] of the first layer, None for zeros; backward always starts from zero."""
         for layer in range(self._layers):
             ends = (f"l{layer}", f"l{layer}_reverse")
             inputs = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
@@ -253,7 +254,10 @@ class GRU(nn.Module):
             gates = np.stack([np.asarray(inputs[0]), np.asarray(inputs[1])[::-1]], axis=1)  # [T, 2, 3H]
             weights = [np.asarray(self[f"weight_hh_{end}"]) for end in ends]
             biases = np.stack([np.asarray(self[f"bias_hh_{end}"]) for end in ends])
-            hidden = _recur(gates, weights, biases)
+            initial = np.zeros((2, weights[0].shape[1]), np.float32)
+            if state is not None and layer == 0:
+                initial[0] = np.asarray(state)
+            hidden = _recur(gates, weights, biases, initial)
             x = mx.array(np.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=1))
         return x
 
@@ -406,11 +410,10 @@ def _transposed(
     return y[padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
 
 
-def _recur(gates: F32, weights: list[F32], biases: F32) -> F32:
-    """Step both directions together: gates [T, 2, 3H] hold the input's part; returns the states [T, 2, H]."""
+def _recur(gates: F32, weights: list[F32], biases: F32, state: F32) -> F32:
+    """Step both directions together from `state` [2, H]: gates [T, 2, 3H] hold the input's part; returns [T, 2, H]."""
     hidden_size = gates.shape[2] // 3
     states = np.empty((gates.shape[0], 2, hidden_size), np.float32)
-    state = np.zeros((2, hidden_size), np.float32)
     recurrent = np.empty((2, 3 * hidden_size), np.float32)
     half = np.float32(0.5)
     for t, gate in enumerate(gates):

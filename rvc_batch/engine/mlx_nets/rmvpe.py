@@ -145,8 +145,8 @@ class BiGRU(nn.Module):
         super().__init__()
         self.gru = GRU(CNN_CHANNELS * config.n_mels, config.gru_hidden, config.n_gru_layers)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.gru(x)
+    def __call__(self, x: mx.array, state: mx.array | None = None) -> mx.array:
+        return self.gru(x, state)
 
 
 class Rmvpe(nn.Module):
@@ -159,12 +159,15 @@ class Rmvpe(nn.Module):
         self.fc = [BiGRU(config), Linear(2 * config.gru_hidden, config.n_bins)]
 
     def __call__(self, mel: mx.array) -> mx.array:
-        planes = self.cnn(self.unet(mel[:, :, None]))
-        return self.salience(self.recurrent(planes))
+        return self.salience(self.recurrent(self.planes(mel)))
 
-    def recurrent(self, planes: mx.array) -> mx.array:
-        """Run the GRU over planes [T, M, 3] laid side by side, channel by channel; returns [T, 2·H]."""
-        y: mx.array = self.fc[0](planes.swapaxes(1, 2).reshape(planes.shape[0], -1))
+    def planes(self, mel: mx.array) -> mx.array:
+        """Return what the GRU hears, [T, 3·M]: three planes laid side by side, channel by channel."""
+        return _side_by_side(self.cnn(self.unet(mel[:, :, None])))
+
+    def recurrent(self, planes: mx.array, state: mx.array | None = None) -> mx.array:
+        """Run the GRU over planes [T, 3·M] from the forward state [H], None for zeros; returns [T, 2·H]."""
+        y: mx.array = self.fc[0](planes, state)
         return y
 
     def salience(self, x: mx.array) -> mx.array:
@@ -176,4 +179,9 @@ class Rmvpe(nn.Module):
         bottom, skips = self.unet.encoder(mel[:, :, None])
         plane = self.unet.decoder(self.unet.intermediate(bottom), skips)
         planes = self.cnn(plane)
-        return {"bottom": bottom, "unet": plane, "cnn": planes, "gru": self.recurrent(planes)}
+        return {"bottom": bottom, "unet": plane, "cnn": planes, "gru": self.recurrent(_side_by_side(planes))}
+
+
+def _side_by_side(planes: mx.array) -> mx.array:
+    """[T, M, 3] → [T, 3·M]."""
+    return planes.swapaxes(1, 2).reshape(planes.shape[0], -1)

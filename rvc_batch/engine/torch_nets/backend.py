@@ -45,7 +45,7 @@ class TorchBackend:
         self._content = _load(lambda: Hubert(content), hubert)
         pitch = read_header(rmvpe, NetworkKind.RMVPE).config
         assert isinstance(pitch, RmvpeConfig)
-        self._pitch_config = pitch
+        self.pitch_config = pitch
         self._pitch = _load(lambda: Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
         self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
@@ -64,8 +64,19 @@ class TorchBackend:
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """See `Backend.pitch_salience`."""
         mel = self._log_mel(_tensor(wave))
-        padded = pad_frames(mel, self._pitch_config.frame_multiple, padding)
+        padded = pad_frames(mel, self.pitch_config.frame_multiple, padding)
         return _numpy(self._pitch(padded)[: mel.shape[0]])
+
+    @torch.inference_mode()
+    def pitch_planes(self, mel: F32) -> F32:
+        """See `Backend.pitch_planes`."""
+        return _numpy(self._pitch.planes(_tensor(mel))[0])
+
+    @torch.inference_mode()
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        """See `Backend.pitch_head`."""
+        states = self._pitch.recurrent(_tensor(planes)[None], _tensor(state))
+        return _numpy(self._pitch.salience(states)[0]), _numpy(states[0, :, : state.size])
 
     @torch.inference_mode()
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
@@ -112,7 +123,7 @@ class TorchBackend:
     @torch.inference_mode()
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """See `Backend.pitch_stages`."""
-        mel = pad_frames(self._log_mel(_tensor(wave)), self._pitch_config.frame_multiple, padding)
+        mel = pad_frames(self._log_mel(_tensor(wave)), self.pitch_config.frame_multiple, padding)
         stages = {name: x[0] for name, x in self._pitch.stages(mel).items()}
         return {name: _numpy(x if x.ndim == 2 else x.permute(1, 2, 0)) for name, x in stages.items()}
 

@@ -147,8 +147,9 @@ class BiGRU(nn.Module):
         inputs = CNN_CHANNELS * config.n_mels
         self.gru = GRU(inputs, config.gru_hidden, config.n_gru_layers, batch_first=True, bidirectional=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.gru(x)[0]
+    def forward(self, x: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
+        both = None if state is None else torch.stack([state, torch.zeros_like(state)])[:, None]
+        y: torch.Tensor = self.gru(x, both)[0]
         return y
 
 
@@ -162,12 +163,15 @@ class Rmvpe(nn.Module):
         self.fc = nn.ModuleList([BiGRU(config), Linear(2 * config.gru_hidden, config.n_bins)])
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
-        planes = self.cnn(self.unet(mel[None, None]))
-        return self.salience(self.recurrent(planes))[0]
+        return self.salience(self.recurrent(self.planes(mel)))[0]
 
-    def recurrent(self, planes: torch.Tensor) -> torch.Tensor:
-        """Run the GRU over planes [1, 3, T, M] laid side by side, channel by channel; returns [1, T, 2·H]."""
-        y: torch.Tensor = self.fc[0](planes.transpose(1, 2).flatten(2))
+    def planes(self, mel: torch.Tensor) -> torch.Tensor:
+        """Return what the GRU hears, [1, T, 3·M]: three planes laid side by side, channel by channel."""
+        return _side_by_side(self.cnn(self.unet(mel[None, None])))
+
+    def recurrent(self, planes: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
+        """Run the GRU over planes [1, T, 3·M] from the forward state [H], None for zeros; returns [1, T, 2·H]."""
+        y: torch.Tensor = self.fc[0](planes, state)
         return y
 
     def salience(self, x: torch.Tensor) -> torch.Tensor:
@@ -179,4 +183,9 @@ class Rmvpe(nn.Module):
         bottom, skips = self.unet.encoder(mel[None, None])
         plane = self.unet.decoder(self.unet.intermediate(bottom), skips)
         planes = self.cnn(plane)
-        return {"bottom": bottom, "unet": plane, "cnn": planes, "gru": self.recurrent(planes)}
+        return {"bottom": bottom, "unet": plane, "cnn": planes, "gru": self.recurrent(_side_by_side(planes))}
+
+
+def _side_by_side(planes: torch.Tensor) -> torch.Tensor:
+    """[1, 3, T, M] → [1, T, 3·M]."""
+    return planes.transpose(1, 2).flatten(2)

@@ -1,6 +1,6 @@
-"""Where everything is (`Home`) and how it behaves (`Settings`: TOML file, then environment).
+"""How a render box behaves (`Settings`: TOML file, then environment). Where it is stands in `rvc_batch.home`.
 
-Neither reads anything at import. Unknown keys are errors that name the key and its line.
+Nothing is read at import. Unknown keys are errors that name the key and its line.
 """
 
 from __future__ import annotations
@@ -8,118 +8,19 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rvc_batch.engine.backend import BACKENDS
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.errors import HomeInvalid, SettingsInvalid
+from rvc_batch.errors import SettingsInvalid
+from rvc_batch.home import Home, locate_home
 
-CONFIG_NAME = "rvc-batch.toml"
-
-
-@dataclass(frozen=True)
-class Home:
-    """One folder that holds everything of one render box."""
-
-    root: Path
-
-    @property
-    def inbox(self) -> Path:
-        """Where audio is dropped."""
-        return self.root / "inbox"
-
-    @property
-    def outbox(self) -> Path:
-        """Where results appear, whole and never overwritten."""
-        return self.root / "outbox"
-
-    @property
-    def processed(self) -> Path:
-        """Sources of finished jobs."""
-        return self.root / "processed"
-
-    @property
-    def failed(self) -> Path:
-        """Sources of failed jobs, each with an `.error.txt`."""
-        return self.root / "failed"
-
-    @property
-    def models(self) -> Path:
-        """`hubert_base.pt` or `contentvec/`, and `rmvpe.pt`."""
-        return self.root / "models"
-
-    @property
-    def voices(self) -> Path:
-        """`.pth` files or folders, indexes beside them."""
-        return self.root / "voices"
-
-    @property
-    def state(self) -> Path:
-        """Database, accepted sources, model cache, logs."""
-        return self.root / "state"
-
-    @property
-    def database(self) -> Path:
-        """The job database."""
-        return self.state / "jobs.sqlite3"
-
-    @property
-    def work(self) -> Path:
-        """Accepted sources, one folder per job."""
-        return self.state / "work"
-
-    @property
-    def cache(self) -> Path:
-        """Canonical checkpoints, keyed by the SHA-256 of their source."""
-        return self.state / "model-cache"
-
-    @property
-    def logs(self) -> Path:
-        """Rotating logs."""
-        return self.state / "logs"
-
-    @property
-    def config_file(self) -> Path:
-        """The optional configuration file."""
-        return self.root / CONFIG_NAME
-
-    def create(self) -> None:
-        """Create all folders that are not there.
-
-        Raises:
-            HomeInvalid: a folder cannot be created.
-        """
-        for folder in (
-            self.inbox,
-            self.outbox,
-            self.processed,
-            self.failed,
-            self.models,
-            self.voices,
-            self.work,
-            self.cache,
-            self.logs,
-        ):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as e:
-                raise HomeInvalid(f"cannot create {folder}: {e.strerror}; choose another --home") from e
+__all__ = ["Home", "Settings", "WatchSettings", "WorkerSettings", "load_settings", "locate_home"]
 
 
-def locate_home(option: Path | None, environment: Mapping[str, str] = os.environ) -> Home:
-    """Choose the home: `--home`, else RVC_BATCH_HOME, else the checkout this runs from, else `~/rvc-batch`."""
-    if option is not None:
-        return Home(option.expanduser().absolute())
-    if environment.get("RVC_BATCH_HOME"):
-        return Home(Path(environment["RVC_BATCH_HOME"]).expanduser().absolute())
-    checkout = Path(__file__).resolve().parents[1]
-    if (checkout / "pyproject.toml").is_file() and (checkout / "inbox").is_dir():
-        return Home(checkout)
-    return Home(Path.home() / "rvc-batch")
+NOT_SETTINGS = ("RVC_BATCH_HOME", "RVC_BATCH_FAILPOINTS")  # read by rvc_batch.home and jobs.failpoints
 
 
 class _Section(BaseModel):
@@ -188,7 +89,7 @@ def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> Se
         except tomllib.TOMLDecodeError as e:
             raise SettingsInvalid(f"{home.config_file}: {e}") from e
     for name, raw in environment.items():
-        if name.startswith("RVC_BATCH_") and name != "RVC_BATCH_HOME":
+        if name.startswith("RVC_BATCH_") and name not in NOT_SETTINGS:
             _set_nested(values, name.removeprefix("RVC_BATCH_").lower().split("__"), raw)
     try:
         return Settings.model_validate(values, strict=False)

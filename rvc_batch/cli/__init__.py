@@ -52,7 +52,7 @@ def build_app() -> typer.Typer:
         if version:
             typer.echo(f"rvc-batch {__version__}")
             raise typer.Exit
-        from rvc_batch.config import locate_home
+        from rvc_batch.home import locate_home
 
         ctx.obj = Context(home=locate_home(home))
 

@@ -11,6 +11,7 @@ duplicate       └──▶ cancelled
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -50,6 +51,11 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
     }
 )
 
+# Codes that are recorded on a job but never raised.
+CRASHED_CODE = "E_CRASHED"  # the worker died during this job; one more try
+CRASH_REPEATED_CODE = "E_CRASH_REPEATED"  # it died again
+ABANDONED_CODE = "E_ABANDONED"  # the daemon or its heartbeat ended without an outcome
+
 
 class Outcome(StrEnum):
     """How one attempt ended."""
@@ -58,9 +64,18 @@ class Outcome(StrEnum):
     RETRY = "retry"  # failed, will be tried again
     FAILED = "failed"
     CRASHED = "crashed"  # the worker died
-    FENCED = "fenced"  # finished after losing its lease: nothing was written
+    FENCED = "fenced"  # its lease expired: whatever it finishes later is not recorded
     INTERRUPTED = "interrupted"  # we stopped it ourselves; not counted
     CANCELLED = "cancelled"
+
+
+class ArrivalVerdict(StrEnum):
+    """Why a file in the inbox is not a job yet."""
+
+    SETTLING = "settling"
+    INCOMPLETE = "incomplete"
+    IGNORED = "ignored"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,34 +113,42 @@ class Job:
     """One row of the job table. Times are UTC epoch seconds."""
 
     id: int
-    public_id: str
+    public_id: str  # short and random, for file names and logs
     state: JobState
-    priority: int
+    priority: int  # greater runs first
     source_name: str
     source_rel: bytes
     source_size: int
+    source_mtime_ns: int
+    source_device: int
+    source_inode: int
     content_sha256: str
     voice: str
+    voice_sha256: str | None  # of the voice that rendered it; set when done
     settings: ConversionSettings
+    dedupe_key: str
     output_rel: bytes
-    output_sha256: str | None
+    output_sha256: str | None  # the intent: recorded before publishing
     output_size: int | None
     seconds_in: float | None
     claim_no: int  # fencing token; only ever grows
-    attempt: int
+    attempt: int  # attempts used; refunds take one off
     max_attempts: int
-    crashes: int
+    crashes: int  # since the last retry by hand
+    refunds: int  # attempts given back because the voice was at fault, since then
     run_after: float
     worker_id: str | None
     lease_until: float | None
     cancel_requested: bool
     stage: str | None
-    progress_done: float
+    progress_done: float  # seconds of audio
     progress_total: float
     created_at: float
-    started_at: float | None
+    queued_at: float | None
+    started_at: float | None  # of the latest claim
     finished_at: float | None
-    error: JobError | None
+    wall_seconds: float | None  # of the attempt that is done
+    error: JobError | None  # of the last failure; none once done
     warnings: tuple[str, ...]
     duplicate_of: int | None
 
@@ -137,19 +160,21 @@ class Attempt:
     job_id: int
     claim_no: int
     worker_id: str
+    host: str
     pid: int
     started_at: float
     ended_at: float | None
-    outcome: Outcome | None
+    outcome: Outcome | None  # none while it runs
     signal: int | None
     error: JobError | None
-    peak_rss: int | None
+    peak_rss: int | None  # bytes
     stage_seconds: dict[str, float]
+    report_json: str | None  # the ConversionReport, once done
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One entry of the journal."""
+    """One entry of the journal; equal states mark a note (cancel asked for, output renamed)."""
 
     job_id: int
     at: float
@@ -157,3 +182,52 @@ class Event:
     to_state: JobState
     actor: str
     note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """What a heartbeat learns."""
+
+    alive: bool  # False: the lease is lost, drop the work and write nothing
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PauseState:
+    """Whether jobs may be claimed. `until` is infinite when a person paused the queue."""
+
+    paused: bool
+    reason: str = ""
+    code: str = ""  # of the environment fault; empty when a person paused the queue
+    since: float | None = None
+    until: float = math.inf  # afterwards one job is tried again
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRecord:
+    """One worker process, by a random id and never by host name."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: float
+    heartbeat_at: float
+    state: str
+    job_id: int | None
+    backend: str
+    device: str
+    rss: int | None  # bytes
+    warm_voices: tuple[str, ...]
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One file of the inbox that is not a job (yet), and why."""
+
+    path: bytes  # below the inbox, file-system bytes
+    first_seen: float
+    last_change: float
+    size: int
+    verdict: ArrivalVerdict
+    reason: str

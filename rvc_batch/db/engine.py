@@ -1,0 +1,228 @@
+"""Connections to the job database: pragmas, BEGIN IMMEDIATE for writers, and errors with a remedy.
+
+SQLite takes the write lock when a transaction begins, because a transaction that reads first and then writes fails at
+once instead of waiting. A `Database` retries while another process holds the lock; it never holds a transaction open
+between two calls and never retries anything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+from rvc_batch.errors import DatabaseUnusable, DiskFull, RvcBatchError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BUSY_TIMEOUT_S = 10.0  # one wait for the write lock
+BUSY_WAITS = 6  # a writer gives up after a minute
+READER_TIMEOUT_S = 0.25  # `status` answers rather than waits
+
+
+class Database:
+    """One job database, opened to write or only to read."""
+
+    def __init__(self, path: Path, engine: Engine, *, busy_waits: int = BUSY_WAITS) -> None:
+        self.path = path
+        self._engine = engine
+        self._reads = engine.execution_options(deferred=True)
+        self._busy_waits = busy_waits
+        self._identity = _identity(path)
+
+    def write(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` in one transaction that holds the write lock from its start.
+
+        `body` runs again from the start if the lock cannot be had in time, so it must change nothing but the database.
+
+        Raises:
+            DatabaseUnusable: locked for a minute, corrupt, read-only, or not a database.
+            DiskFull: the volume of the database has no space left.
+        """
+        for wait in range(1, self._busy_waits + 1):
+            try:
+                with self._engine.begin() as connection:
+                    return body(connection)
+            except sa.exc.IntegrityError:
+                raise
+            except (sa.exc.DBAPIError, sqlite3.Error) as e:
+                if _error_name(e).startswith("SQLITE_BUSY") and wait < self._busy_waits:
+                    logger.warning(
+                        "%s is locked by another process, waiting (%d of %d)", self.path, wait, self._busy_waits
+                    )
+                    continue
+                raise explained(e, self.path) from e
+        raise AssertionError("unreachable")
+
+    def read(self, body: Callable[[Connection], T]) -> T:
+        """Run `body` in one read transaction: a consistent view that blocks no writer.
+
+        Raises:
+            DatabaseUnusable: as `write`, or the tables are not those this version knows.
+        """
+        try:
+            with self._reads.begin() as connection:
+                return body(connection)
+        except (sa.exc.DBAPIError, sqlite3.Error) as e:
+            raise explained(e, self.path) from e
+
+    def check_file(self) -> None:
+        """Make sure that the file is still the one that was opened.
+
+        SQLite keeps writing into a deleted file without any error, and everything written is lost.
+
+        Raises:
+            DatabaseUnusable: the file was deleted or replaced.
+        """
+        if _identity(self.path) != self._identity:
+            raise DatabaseUnusable(
+                f"{self.path} was deleted or replaced while it was in use; stop, put the file back and start again"
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def open_writer(
+    path: Path, *, checkpoints: bool, timeout_s: float = BUSY_TIMEOUT_S, waits: int = BUSY_WAITS
+) -> Database:
+    """Open (and create) the file for reading and writing.
+
+    Args:
+        checkpoints: whether this process moves the write-ahead log into the file. One process does; SQLite before
+            3.51.3 can corrupt the file when two checkpoint at once.
+        timeout_s: one wait for the write lock.
+        waits: waits before a transaction is given up.
+    """
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(path, timeout=timeout_s, check_same_thread=False),
+        poolclass=sa.QueuePool,
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is off; ours is below
+        pragmas = ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"]
+        if not checkpoints:
+            pragmas.append("wal_autocheckpoint = 0")
+        if sys.platform == "darwin":
+            pragmas.append("checkpoint_fullfsync = ON")  # fsync alone is not durable there
+        _set_pragmas(connection, pragmas)
+
+    def begin(connection: Connection) -> None:
+        deferred = connection.get_execution_options().get("deferred", False)
+        connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    try:
+        with engine.connect():
+            return Database(path, engine, busy_waits=waits)
+    except (sa.exc.DBAPIError, sqlite3.Error) as e:
+        raise explained(e, path) from e
+
+
+def open_reader(path: Path) -> Database:
+    """Open the file for reading only; nothing is created, not even SQLite's own side files.
+
+    Raises:
+        DatabaseUnusable: there is no such file.
+    """
+    if not path.is_file():
+        raise missing(path)
+
+    def connect() -> sqlite3.Connection:
+        # Without a write-ahead log nobody writes, and `immutable` reads without creating side files.
+        quiet = not path.with_name(path.name + "-wal").exists()
+        uri = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if quiet else ''}"
+        return sqlite3.connect(uri, uri=True, timeout=READER_TIMEOUT_S, check_same_thread=False)
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        _set_pragmas(connection, ["query_only = ON"])
+
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return Database(path, engine, busy_waits=1)
+
+
+def missing(path: Path) -> DatabaseUnusable:
+    """Return the error for a database that is not there."""
+    return DatabaseUnusable(f"there is no job database at {path}; `rvc-batch run` creates it")
+
+
+def quick_check(database: Database) -> None:
+    """Let SQLite look for damage.
+
+    Raises:
+        DatabaseUnusable: it found some.
+    """
+    verdict = database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
+    if verdict != "ok":
+        raise _corrupt(database.path, str(verdict))
+
+
+def back_up(path: Path, target: Path) -> None:
+    """Write a consistent copy of the database to `target`, whole or not at all.
+
+    Raises:
+        DatabaseUnusable, DiskFull: the copy could not be made.
+    """
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("VACUUM INTO ?", (str(part),))
+    except sqlite3.Error as e:
+        raise explained(e, path) from e
+    part.replace(target)
+
+
+def explained(error: Exception, path: Path) -> RvcBatchError:
+    """Return the error as one sentence with a remedy."""
+    name, text = _error_name(error), str(getattr(error, "orig", None) or error)
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return DatabaseUnusable(f"{path} is locked by another process; close the program that has a write pending")
+    if name.startswith("SQLITE_FULL"):
+        return DiskFull(f"no space left for {path} ({text}); free some space")
+    if name.startswith("SQLITE_CORRUPT"):
+        return _corrupt(path, text)
+    if name.startswith("SQLITE_NOTADB"):
+        return DatabaseUnusable(f"{path} is not a job database ({text}); move it aside and start again")
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
+        return DatabaseUnusable(f"{path} cannot be used ({text}); check the volume and the permissions of its folder")
+    return DatabaseUnusable(f"{path}: {text}")
+
+
+def _corrupt(path: Path, text: str) -> DatabaseUnusable:
+    return DatabaseUnusable(f"{path} is damaged ({text}); move it aside and put back the last backup, or start afresh")
+
+
+def _error_name(error: Exception) -> str:
+    return getattr(getattr(error, "orig", error), "sqlite_errorname", "")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _set_pragmas(connection: sqlite3.Connection, pragmas: list[str]) -> None:
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").close()

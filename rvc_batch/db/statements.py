@@ -1,0 +1,166 @@
+"""The statements that are more than a lookup by key: the claim, the listings, and what `status` sums up.
+
+Built in SQLAlchemy Core for SQLite and PostgreSQL alike. States are written as literals because SQLite uses a partial
+index only for a condition it can see. Nothing here runs a statement.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from rvc_batch.db.schema import attempts, jobs, stage_timings
+
+WARM_PATIENCE_S = 600.0  # a job that waited longer goes before jobs whose voice is loaded
+
+
+def in_state(state: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a job is in `state`, as a literal."""
+    return jobs.c.state == sa.literal_column(f"'{state}'")
+
+
+def claim_order(now: float, warm_voice: str | None = None) -> tuple[sa.ColumnElement[Any], ...]:
+    """Return the order in which queued jobs run: priority, then waited too long, then voice loaded, then age."""
+    if warm_voice is None:
+        return jobs.c.priority.desc(), jobs.c.id.asc()
+    turn = sa.case((jobs.c.queued_at <= now - WARM_PATIENCE_S, 0), (jobs.c.voice == warm_voice, 1), else_=2)
+    return jobs.c.priority.desc(), turn.asc(), jobs.c.id.asc()
+
+
+def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | None) -> Any:
+    """Take the first job that may run: one conditional UPDATE that returns the row, or nothing.
+
+    In this shape the row lock, which SQLite does not know, is dropped harmlessly; SELECT-then-UPDATE would claim twice.
+    """
+    first = (
+        sa.select(jobs.c.id)
+        .where(in_state("queued"), jobs.c.run_after <= now)
+        .order_by(*claim_order(now, warm_voice))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return (
+        sa.update(jobs)
+        .where(jobs.c.id == first, in_state("queued"))
+        .values(
+            state="running",
+            claim_no=jobs.c.claim_no + 1,
+            attempt=jobs.c.attempt + 1,
+            worker_id=worker_id,
+            lease_until=lease_until,
+            started_at=now,
+            stage=None,
+            progress_done=0.0,
+            output_sha256=None,
+            output_size=None,
+        )
+        .returning(*jobs.c)
+    )
+
+
+def listing(
+    *, states: tuple[str, ...], voice: str | None, error_code: str | None, limit: int | None, offset: int
+) -> Any:
+    """Select jobs, newest first; every filter that is empty lets all through."""
+    found = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
+    if states:
+        found = found.where(jobs.c.state.in_(states))
+    if voice is not None:
+        found = found.where(jobs.c.voice == voice)
+    if error_code is not None:
+        found = found.where(jobs.c.error_code == error_code)
+    return found
+
+
+LINE = (
+    jobs.c.id,
+    jobs.c.public_id,
+    jobs.c.state,
+    jobs.c.source_name,
+    jobs.c.voice,
+    jobs.c.seconds_in,
+    jobs.c.stage,
+    jobs.c.progress_done,
+    jobs.c.progress_total,
+    jobs.c.attempt,
+    jobs.c.max_attempts,
+    jobs.c.cancel_requested,
+    jobs.c.run_after,
+    jobs.c.lease_until,
+    jobs.c.started_at,
+    jobs.c.finished_at,
+    jobs.c.error_code,
+    jobs.c.error_message,
+    jobs.c.error_stage,
+)
+
+
+def running_lines() -> Any:
+    """Select what `status` shows of running jobs."""
+    return sa.select(*LINE).where(in_state("running")).order_by(jobs.c.id)
+
+
+def next_lines(now: float, limit: int) -> Any:
+    """Select what `status` shows of the jobs that run next."""
+    return (
+        sa.select(*LINE)
+        .where(in_state("queued"))
+        .order_by((jobs.c.run_after > now).asc(), *claim_order(now))
+        .limit(limit)
+    )
+
+
+def failed_lines(limit: int) -> Any:
+    """Select what `status` shows of the latest failures."""
+    return sa.select(*LINE).where(in_state("failed")).order_by(jobs.c.finished_at.desc()).limit(limit)
+
+
+def counts() -> Any:
+    """Count jobs by state."""
+    return sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
+
+
+def unfinished_audio() -> Any:
+    """Sum up per voice: jobs, those of unknown length, seconds of audio not yet rendered."""
+    left = sa.case((in_state("running"), jobs.c.seconds_in - jobs.c.progress_done), else_=jobs.c.seconds_in)
+    return (
+        sa.select(
+            jobs.c.voice,
+            sa.func.count().label("jobs"),
+            sa.func.sum(sa.case((jobs.c.seconds_in.is_(None), 1), else_=0)).label("unknown"),
+            sa.func.sum(sa.case((left > 0, left), else_=0.0)).label("seconds"),
+        )
+        .where(jobs.c.state.in_([sa.literal_column("'queued'"), sa.literal_column("'running'")]))
+        .group_by(jobs.c.voice)
+    )
+
+
+def recent_speeds(voice: str, limit: int) -> Any:
+    """Select seconds of audio per wall second of the latest jobs of a voice that are done."""
+    return (
+        sa.select(jobs.c.seconds_in / jobs.c.wall_seconds)
+        .where(in_state("done"), jobs.c.voice == voice, jobs.c.wall_seconds > 0, jobs.c.seconds_in.is_not(None))
+        .order_by(jobs.c.finished_at.desc())
+        .limit(limit)
+    )
+
+
+def finished_since(since: float) -> Any:
+    """Select state, wait and speed of what ended since then."""
+    return sa.select(
+        jobs.c.state,
+        (jobs.c.started_at - jobs.c.created_at).label("wait"),
+        sa.case((jobs.c.wall_seconds > 0, jobs.c.seconds_in / jobs.c.wall_seconds)).label("speed"),
+    ).where(jobs.c.finished_at >= since)
+
+
+def stage_seconds_since(since: float) -> Any:
+    """Sum up the seconds per stage of attempts that ended since then."""
+    return (
+        sa.select(stage_timings.c.stage, sa.func.sum(stage_timings.c.seconds))
+        .join(attempts, attempts.c.id == stage_timings.c.attempt_id)
+        .where(attempts.c.ended_at >= since)
+        .group_by(stage_timings.c.stage)
+    )

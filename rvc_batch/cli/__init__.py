@@ -27,7 +27,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, models
+    from rvc_batch.cli import convert, jobs, models, status
 
     app = typer.Typer(
         name="rvc-batch",
@@ -58,6 +58,8 @@ def build_app() -> typer.Typer:
 
     convert.register(app)
     models.register(app)
+    jobs.register(app)
+    status.register(app)
     return app
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rvc_batch import __version__
 from rvc_batch.db.engine import Database, back_up
 from rvc_batch.db.schema import HEAD_REVISION, REVISIONS, meta
 from rvc_batch.errors import DatabaseUnusable
+from rvc_batch.version import __version__
 
 SCRIPTS = Path(__file__).with_name("migrations")
 

@@ -2,6 +2,9 @@
 
 SQLAlchemy Core, in types that SQLite and PostgreSQL share. Times are UTC epoch seconds, names are file-system bytes.
 Nothing here runs a statement. The Alembic scripts build the same tables; a test compares the two.
+
+The condition of a partial index is written down for SQLite only, because naming PostgreSQL here would load its whole
+dialect into every command; the scripts, which are what creates tables, name both.
 """
 
 from __future__ import annotations
@@ -122,17 +125,17 @@ jobs = sa.Table(
 
 sa.Index("ux_jobs_public_id", jobs.c.public_id, unique=True)
 _queued = sa.text("state = 'queued'")
-sa.Index("ix_jobs_claim", jobs.c.priority.desc(), jobs.c.id, sqlite_where=_queued, postgresql_where=_queued)
+sa.Index("ix_jobs_claim", jobs.c.priority.desc(), jobs.c.id, sqlite_where=_queued)
 _running = sa.text("state = 'running'")
-sa.Index("ix_jobs_lease", jobs.c.lease_until, sqlite_where=_running, postgresql_where=_running)
+sa.Index("ix_jobs_lease", jobs.c.lease_until, sqlite_where=_running)
 _active = sa.text("state IN ('ingesting', 'queued', 'running')")
-sa.Index("ux_jobs_active_dedupe_key", jobs.c.dedupe_key, unique=True, sqlite_where=_active, postgresql_where=_active)
+sa.Index("ux_jobs_active_dedupe_key", jobs.c.dedupe_key, unique=True, sqlite_where=_active)
 _named = sa.text("output_key IS NOT NULL")
-sa.Index("ux_jobs_output_key", jobs.c.output_key, unique=True, sqlite_where=_named, postgresql_where=_named)
+sa.Index("ux_jobs_output_key", jobs.c.output_key, unique=True, sqlite_where=_named)
 # State comes second: as the first column it would draw the claim away from its own index.
 sa.Index("ix_jobs_finished_at", jobs.c.finished_at, jobs.c.state)
 _done = sa.text("state = 'done'")
-sa.Index("ix_jobs_done_by_voice", jobs.c.voice, jobs.c.finished_at, sqlite_where=_done, postgresql_where=_done)
+sa.Index("ix_jobs_done_by_voice", jobs.c.voice, jobs.c.finished_at, sqlite_where=_done)
 sa.Index("ix_jobs_source_rel", jobs.c.source_rel)
 
 attempts = sa.Table(

@@ -6,11 +6,13 @@ index only for a condition it can see. Nothing here runs a statement.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
 from rvc_batch.db.schema import attempts, jobs, stage_timings
+
+Statement: TypeAlias = Any  # SQLAlchemy's own type spells out every column
 
 WARM_PATIENCE_S = 600.0  # a job that waited longer goes before jobs whose voice is loaded
 
@@ -28,7 +30,7 @@ def claim_order(now: float, warm_voice: str | None = None) -> tuple[sa.ColumnEle
     return jobs.c.priority.desc(), turn.asc(), jobs.c.id.asc()
 
 
-def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | None) -> Any:
+def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | None) -> Statement:
     """Take the first job that may run: one conditional UPDATE that returns the row, or nothing.
 
     In this shape the row lock, which SQLite does not know, is dropped harmlessly; SELECT-then-UPDATE would claim twice.
@@ -62,7 +64,7 @@ def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | N
 
 def listing(
     *, states: tuple[str, ...], voice: str | None, error_code: str | None, limit: int | None, offset: int
-) -> Any:
+) -> Statement:
     """Select jobs, newest first; every filter that is empty lets all through."""
     found = sa.select(jobs).order_by(jobs.c.id.desc()).limit(limit).offset(offset)
     if states:
@@ -97,12 +99,12 @@ LINE = (
 )
 
 
-def running_lines() -> Any:
+def running_lines() -> Statement:
     """Select what `status` shows of running jobs."""
     return sa.select(*LINE).where(in_state("running")).order_by(jobs.c.id)
 
 
-def next_lines(now: float, limit: int) -> Any:
+def next_lines(now: float, limit: int) -> Statement:
     """Select what `status` shows of the jobs that run next."""
     return (
         sa.select(*LINE)
@@ -112,17 +114,17 @@ def next_lines(now: float, limit: int) -> Any:
     )
 
 
-def failed_lines(limit: int) -> Any:
+def failed_lines(limit: int) -> Statement:
     """Select what `status` shows of the latest failures."""
     return sa.select(*LINE).where(in_state("failed")).order_by(jobs.c.finished_at.desc()).limit(limit)
 
 
-def counts() -> Any:
+def counts() -> Statement:
     """Count jobs by state."""
     return sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
 
 
-def unfinished_audio() -> Any:
+def unfinished_audio() -> Statement:
     """Sum up per voice: jobs, those of unknown length, seconds of audio not yet rendered."""
     left = sa.case((in_state("running"), jobs.c.seconds_in - jobs.c.progress_done), else_=jobs.c.seconds_in)
     return (
@@ -137,7 +139,7 @@ def unfinished_audio() -> Any:
     )
 
 
-def recent_speeds(voice: str, limit: int) -> Any:
+def recent_speeds(voice: str, limit: int) -> Statement:
     """Select seconds of audio per wall second of the latest jobs of a voice that are done."""
     return (
         sa.select(jobs.c.seconds_in / jobs.c.wall_seconds)
@@ -147,7 +149,7 @@ def recent_speeds(voice: str, limit: int) -> Any:
     )
 
 
-def finished_since(since: float) -> Any:
+def finished_since(since: float) -> Statement:
     """Select state, wait and speed of what ended since then."""
     return sa.select(
         jobs.c.state,
@@ -156,7 +158,7 @@ def finished_since(since: float) -> Any:
     ).where(jobs.c.finished_at >= since)
 
 
-def stage_seconds_since(since: float) -> Any:
+def stage_seconds_since(since: float) -> Statement:
     """Sum up the seconds per stage of attempts that ended since then."""
     return (
         sa.select(stage_timings.c.stage, sa.func.sum(stage_timings.c.seconds))

@@ -13,12 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from rvc_batch import __version__
 from rvc_batch.db.engine import Database
 from rvc_batch.db.schema import arrivals, meta, workers
 from rvc_batch.jobs.models import Arrival, JobError
 from rvc_batch.jobs.reading import PAUSE_KEY, QueueReader
 from rvc_batch.jobs.retry_policy import PAUSE_SECONDS
+from rvc_batch.version import __version__
 
 
 class BoxState(QueueReader):

@@ -203,6 +203,9 @@ class PauseState:
     until: float = math.inf  # afterwards one job is tried again
 
 
+NOT_PAUSED = PauseState(paused=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerRecord:
     """One worker process, by a random id and never by host name."""

@@ -16,7 +16,8 @@ from rvc_batch.db import statements
 from rvc_batch.db.engine import Database, open_reader
 from rvc_batch.db.schema import arrivals, attempts, events, jobs, meta, stage_timings, workers
 from rvc_batch.errors import JobNotFound
-from rvc_batch.jobs.models import ACTIVE, Arrival, Attempt, Event, Job, JobState, PauseState, WorkerRecord
+from rvc_batch.jobs.models import ACTIVE, NOT_PAUSED, Arrival, Attempt, Event, Job, JobState, PauseState, WorkerRecord
+from rvc_batch.jobs.overview import Overview, read_overview
 from rvc_batch.jobs.records import arrival_of, attempt_of, event_of, job_of, worker_of
 
 Jobs: TypeAlias = list[Job]  # `list` is also the name of a method below
@@ -133,6 +134,10 @@ class QueueReader:
         """Return whether jobs may be claimed now."""
         return self._db.read(self._paused)
 
+    def overview(self) -> Overview:
+        """Return what `status` shows, as one consistent view."""
+        return self._db.read(lambda c: read_overview(c, self._clock()))
+
     def version(self) -> str:
         """Return the version of rvc-batch that made the tables."""
         return self._db.read(lambda c: str(self._meta(c, "version")))
@@ -159,7 +164,7 @@ class QueueReader:
     def _paused(self, c: Connection) -> PauseState:
         value = self._meta(c, PAUSE_KEY)
         if value is None:
-            return PauseState(paused=False)
+            return NOT_PAUSED
         stored: dict[str, Any] = json.loads(value)
         until = math.inf if stored["until"] is None else stored["until"]
         return PauseState(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import psutil
 
-import rvc_batch
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.supervisor import WorkerSnapshot
 from rvc_batch.jobs.watcher import WatcherStatus
+from rvc_batch.version import __version__
 
 FILE_NAME = "daemon.json"
 VERSION = 1
@@ -35,7 +35,7 @@ class HeartbeatFile:
             "started_at": started_at,
             "process_start": psutil.Process().create_time(),
             "host": platform.node(),
-            "app_version": rvc_batch.__version__,
+            "app_version": __version__,
         }
 
     def write(self, now: float, *, worker: WorkerSnapshot, watcher: WatcherStatus, last_error: str | None) -> None:

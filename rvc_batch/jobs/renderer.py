@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WORKSPACE = "render"
 DEFAULT_ENGINE = "rvc_batch.jobs.renderer:open_engine"
 
 
@@ -128,9 +129,18 @@ class EngineRenderer:
         settings: ConversionSettings,
         progress: Callable[[Progress], None],
     ) -> ConversionReport:
-        """Convert one file; see `Renderer.render` and `Converter.convert`."""
+        """Convert one file; see `Renderer.render` and `Converter.convert`.
+
+        An interrupted job leaves its workspace beside its source: the next attempt goes on from there, and both go
+        when the job has ended.
+        """
         report = self._converter.convert(
-            source, target, voice=self._store.voice(voice), settings=settings, progress=progress
+            source,
+            target,
+            voice=self._store.voice(voice),
+            settings=settings,
+            workspace=source.parent / WORKSPACE,
+            progress=progress,
         )
         self._note_warm(voice)
         return report

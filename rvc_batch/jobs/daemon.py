@@ -116,8 +116,9 @@ class Daemon:
         while not supervisor.has_stopped:
             error = None
             try:
+                if not stopping:
+                    queue.check_file()  # before anything is written into a file that was deleted
                 supervisor.tick(TICK_SECONDS)
-                queue.check_file()
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
                     sources.sweep(lambda number: _find(queue, number))
                     swept = time.monotonic()
@@ -213,18 +214,15 @@ def recover(home: Home, queue: Queue, ingest: Ingest, sources: Sources) -> None:
     Raises:
         EnvironmentFault: the database cannot be used.
     """
-    ingesting = []
     for job in queue.unfinished():
         if job.state is JobState.INGESTING:
-            ingesting.append(job)
+            ingest.adopt(job)
         elif publish.is_published(home.outbox, job):
             queue.finish_published(job)
             logger.info("job %d: found published, done", job.id)
     removed = publish.sweep(home.outbox)
     for job in queue.release_orphans():
         logger.info("job %d: its daemon died, now %s", job.id, job.state)
-    for job in ingesting:
-        ingest.recover(job)
     sources.sweep(lambda number: _find(queue, number))
     if removed:
         logger.info("%d unfinished results of killed workers removed", removed)

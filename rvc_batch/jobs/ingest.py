@@ -1,7 +1,7 @@
 """A complete file becomes a job: hash, row `ingesting`, atomic move to state/work/<public id>/, `queued`.
 
 The row is committed before the file moves, and the file has moved before the row says so; whichever step a crash
-hits, `recover` finds row and file and goes on. The inbox is never read by anything that runs later, so a producer can
+hits, `resume` finds row and file and goes on. The inbox is never read by anything that runs later, so a producer can
 reuse its names at once.
 """
 
@@ -52,14 +52,25 @@ class Ingest:
         self._max_attempts = max_attempts
         self._stranded: dict[int, Job] = {}  # `ingesting` rows left behind when the machine was at fault
 
+    def adopt(self, job: Job) -> None:
+        """Take over a row that an earlier life left `ingesting`; the next `resume` goes on with it."""
+        self._stranded[job.id] = job
+
     def resume(self) -> None:
-        """Go on with files whose ingestion the machine interrupted; call before accepting more.
+        """Go on with files whose ingestion was interrupted by a crash or by the machine; call before accepting more.
 
         Raises:
             EnvironmentFault: the machine is still at fault.
         """
         for job in list(self._stranded.values()):
-            self.recover(job)
+            try:
+                self._recover(job)
+            except (InputUnreadable, SourceGone) as e:
+                logger.error("job %d: %s", job.id, e)  # the job has failed and says why
+            except OSError as e:
+                reason = InputUnreadable(f"the accepted copy of {job.source_name} cannot be read ({e.strerror})")
+                logger.error("job %d: %s", job.id, reason)
+                self._queue.reject(job.id, _recorded(reason), actor="recovery")
             del self._stranded[job.id]
 
     def accept(self, rel: bytes, look: Look, container: Container) -> Job:
@@ -79,23 +90,6 @@ class Ingest:
             as `accept`.
         """
         return self._take(rel, look, None, error)
-
-    def recover(self, job: Job) -> Job:
-        """Finish an ingestion that a crash or a fault interrupted.
-
-        Raises:
-            EnvironmentFault: the machine is at fault; try again later.
-        """
-        source = self._sources.path(job)
-        inbox_file = self._inbox_path(job.source_rel)
-        if not source.is_file():
-            if not self._is_source(inbox_file, job):
-                return self._queue.reject(job.id, _recorded(_gone(job)), actor="recovery")
-            self._move(job, inbox_file)
-        elif self._is_source(inbox_file, job):
-            inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
-        logger.info("job %d: %s accepted after a restart", job.id, job.source_name)
-        return self._admit(job, self._fault_of(source) or self._request_of(source, job.source_rel))
 
     def _take(self, rel: bytes, look: Look, seconds: float | None, error: RvcBatchError | None) -> Job:
         path = self._inbox_path(rel)
@@ -127,6 +121,19 @@ class Ingest:
         except EnvironmentFault:
             self._stranded[job.id] = job
             raise
+
+    def _recover(self, job: Job) -> None:
+        source = self._sources.path(job)
+        inbox_file = self._inbox_path(job.source_rel)
+        if not source.is_file():
+            if not self._is_source(inbox_file, job):
+                self._queue.reject(job.id, _recorded(_gone(job)), actor="recovery")
+                return
+            self._move(job, inbox_file)
+        elif self._is_source(inbox_file, job):
+            inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
+        logger.info("job %d: %s accepted after a restart", job.id, job.source_name)
+        self._admit(job, self._fault_of(source) or self._request_of(source, job.source_rel))
 
     def _admit(self, job: Job, request: Request | RvcBatchError) -> Job:
         """Queue a job whose file is in place, or fail it for the reason found."""

@@ -255,6 +255,37 @@ def test_retried_job_uses_the_settings_file_that_was_put_right(home: Home) -> No
     assert files_below(home.processed) == ["a.wav", "a.wav.toml"]
 
 
+def test_hangup_reads_the_settings_again_and_bad_ones_change_nothing(home: Home) -> None:
+    with running(home) as daemon:
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        home.config_file.write_text('default_voice = "bass"\nbanana = 1\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "banana" in (home.state / "test.log").read_text(), "the bad key is reported")
+        drop(home, "a.wav")
+        eventually(lambda: is_done(home, 1), "the old settings hold")
+        home.config_file.write_text('default_voice = "tenor"\n[watch]\nsettle_seconds = 0.1\nrescan_seconds = 0.3\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "settings read again" in (home.state / "test.log").read_text(), "they are read")
+        drop(home, "b.wav", seed=1)
+        eventually(lambda: is_done(home, 2), "the new settings hold")
+    assert [line.split()[2] for line in renders(home)] == ["alto", "tenor"]
+
+
+def test_deleted_database_is_reported_and_costs_no_file(home: Home) -> None:
+    with running(home) as daemon:
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        for file in home.state.glob("jobs.sqlite3*"):
+            file.unlink()
+        eventually(lambda: "was deleted or replaced" in str(heartbeat(home)["last_error"]), "the loss is reported")
+        drop(home, "a.wav")
+        eventually(lambda: files_below(home.work) != [], "the daemon took the file")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+    run_until_idle(home)
+    assert files_below(home.outbox) == ["a.wav"]
+    assert is_done(home)
+
+
 def test_daemon_loads_no_framework() -> None:
     code = (
         "import sys; import rvc_batch.jobs.daemon, rvc_batch.cli.run;"

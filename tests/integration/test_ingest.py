@@ -34,8 +34,14 @@ class Box:
         self.home.create()
         self.queue = Queue.open(self.home.database)
         self.sources = Sources(self.home, keep_sources=True)
+        self.restart()
+
+    def restart(self) -> None:
+        """Stand for a new daemon, which knows only what is in the database."""
         choices = Choices(("alto",), "", ConversionSettings())
         self.ingest = Ingest(self.home, self.queue, self.sources, choices=lambda: choices, max_attempts=3)
+        for job in self.queue.unfinished():
+            self.ingest.adopt(job)
 
     def drop(self, name: str = "a.wav", seed: int = 0) -> Look:
         write_audio(self.home.inbox / name, seed=seed)
@@ -193,7 +199,8 @@ def test_original_of_a_copy_that_was_finished_before_a_crash_is_removed(
     with pytest.raises(DatabaseUnusable):
         box.ingest.accept(b"a.wav", look, WHOLE)
     box.drop()  # as if it had been copied, not moved
-    box.ingest.recover(box.jobs()[0])
+    box.restart()
+    box.ingest.resume()
     assert files_below(box.home.inbox) == []
     assert [j.state for j in box.jobs()] == [JobState.QUEUED]
 
@@ -204,7 +211,8 @@ def test_other_file_of_that_name_is_left_alone_by_recovery(box: Box, monkeypatch
     with pytest.raises(DatabaseUnusable):
         box.ingest.accept(b"a.wav", look, WHOLE)
     box.drop(seed=9)
-    box.ingest.recover(box.jobs()[0])
+    box.restart()
+    box.ingest.resume()
     assert files_below(box.home.inbox) == ["a.wav"]
     assert box.jobs()[0].state is JobState.QUEUED
 
@@ -227,7 +235,8 @@ def test_recovery_refuses_what_was_to_be_refused(box: Box, monkeypatch: pytest.M
     failing_once(monkeypatch, box.queue, "reject", DatabaseUnusable("killed here"))
     with pytest.raises(DatabaseUnusable):
         box.ingest.refuse(b"a.wav", box.look(), InputTruncated("short"))
-    box.ingest.recover(box.jobs()[0])
+    box.restart()
+    box.ingest.resume()
     (job,) = box.jobs()
     assert job.error is not None
     assert (job.state, job.error.code) == (JobState.FAILED, "E_INPUT_TRUNCATED")

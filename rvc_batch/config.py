@@ -20,6 +20,9 @@ from rvc_batch.home import Home, locate_home
 __all__ = ["Home", "Settings", "WatchSettings", "WorkerSettings", "load_settings", "locate_home"]
 
 
+NOT_SETTINGS = ("RVC_BATCH_HOME", "RVC_BATCH_FAILPOINTS")  # read by rvc_batch.home and jobs.failpoints
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,7 +89,7 @@ def load_settings(home: Home, environment: Mapping[str, str] = os.environ) -> Se
         except tomllib.TOMLDecodeError as e:
             raise SettingsInvalid(f"{home.config_file}: {e}") from e
     for name, raw in environment.items():
-        if name.startswith("RVC_BATCH_") and name != "RVC_BATCH_HOME":
+        if name.startswith("RVC_BATCH_") and name not in NOT_SETTINGS:
             _set_nested(values, name.removeprefix("RVC_BATCH_").lower().split("__"), raw)
     try:
         return Settings.model_validate(values, strict=False)

@@ -16,6 +16,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOME = CHECKOUT / "demo"
@@ -35,13 +38,13 @@ def main() -> None:
     try:
         say(f"3/5 dropping {len(RECORDINGS)} recordings into inbox/{VOICE}/")
         names = [drop(recording) for recording in RECORDINGS]
-        jobs = wait_for(names, daemon)
+        results = wait_for(names, daemon)
         say("4/5 status")
         subprocess.run([*rvc_batch(), "status"], check=False, cwd=CHECKOUT)
         say("5/5 picture")
-        for job in jobs:
-            say(f"      {job['source_name']} -> {Path(job['output']).relative_to(CHECKOUT)}")
-        picture = draw(RECORDINGS[0], Path(jobs[0]["output"]))
+        for name, result in zip(names, results, strict=True):
+            say(f"      {name} -> {result.relative_to(CHECKOUT)}")
+        picture = draw(RECORDINGS[0], results[0])
         say(f"      {picture.relative_to(CHECKOUT)}")
     finally:
         daemon.send_signal(signal.SIGTERM)
@@ -78,23 +81,32 @@ def drop(recording: Path) -> str:
     return recording.name
 
 
-def wait_for(names: list[str], daemon: subprocess.Popen[bytes]) -> list[dict[str, str]]:
-    """Return the newest job of each name when all are finished; any failure ends the demonstration."""
+def wait_for(names: list[str], daemon: subprocess.Popen[bytes]) -> list[Path]:
+    """Return the file each name became, when all are finished; any failure ends the demonstration."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            sys.exit(f"the daemon ended early with {daemon.returncode}, see demo/daemon.log")
-        newest: dict[str, dict[str, str]] = {}
-        for job in sorted(query("jobs", "--limit", "50"), key=lambda j: j["id"]):
-            newest[job["source_name"].rsplit("/", 1)[-1]] = job
-        found = [newest[name] for name in names if name in newest]
-        for job in found:
-            if job["state"] in ("failed", "cancelled"):
-                sys.exit(f"job {job['id']} {job['state']}: {job['error']}")
-        if len(found) == len(names) and all(job["state"] == "done" for job in found):
-            return found
-        time.sleep(0.5)
+    before = {job["id"] for job in list_jobs()}
+    with tqdm(total=len(names), unit="file", bar_format="      {desc}: {n}/{total} [{elapsed}]") as bar:
+        while time.monotonic() < deadline:
+            if daemon.poll() is not None:
+                sys.exit(f"the daemon ended early with {daemon.returncode}, see demo/daemon.log")
+            jobs = {Path(job["source_name"]).name: job for job in list_jobs() if job["id"] not in before}
+            for job in jobs.values():
+                if job["state"] in ("failed", "cancelled"):
+                    sys.exit(f"job {job['id']} {job['state']}: {job['error']}")
+            finished = [job for job in jobs.values() if job["state"] == "done"]
+            bar.set_description(next((str(j["stage"]) for j in jobs.values() if j["state"] == "running"), "waiting"))
+            bar.update(len(finished) - bar.n)
+            if len(finished) == len(names):
+                return [HOME / "outbox" / jobs[name]["output_rel"] for name in names]
+            time.sleep(0.5)
     sys.exit(f"nothing came out within {PATIENCE_S} s, see demo/daemon.log")
+
+
+def list_jobs() -> list[dict[str, Any]]:
+    """Return the newest jobs; none while the daemon has not made the database yet."""
+    command = [*rvc_batch(), "jobs", "--limit", "50", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    return json.loads(done.stdout)["jobs"] if done.returncode == 0 else []
 
 
 def draw(before: Path, after: Path) -> Path:
@@ -106,15 +118,6 @@ def draw(before: Path, after: Path) -> Path:
     tracks = [rvc_batch.pitch(path, home=HOME) for path in (before, after)]
     draw_conversion(before, after, *tracks, picture)
     return picture
-
-
-def query(*arguments: str) -> list[dict[str, str]]:
-    """Return what a command prints as JSON."""
-    done = subprocess.run(
-        [*rvc_batch(), *arguments, "--json"], capture_output=True, text=True, check=True, cwd=CHECKOUT
-    )
-    answer = json.loads(done.stdout)
-    return answer["jobs"] if isinstance(answer, dict) else answer
 
 
 def rvc_batch() -> list[str]:

@@ -27,7 +27,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, status
+    from rvc_batch.cli import convert, jobs, models, run, status
 
     app = typer.Typer(
         name="rvc-batch",
@@ -59,6 +59,7 @@ def build_app() -> typer.Typer:
     convert.register(app)
     models.register(app)
     jobs.register(app)
+    run.register(app)
     status.register(app)
     return app
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
 
 if TYPE_CHECKING:
@@ -31,17 +32,17 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; its suffix chooses the format.")],
     voice: Annotated[str, Option(help="Name of a voice in the library, or a .pth file.")] = "",
     index: Annotated[Path | None, Option(help="Retrieval index; else the one beside the voice.")] = None,
-    transpose: Annotated[float | None, Option(help="Semitones.")] = None,
-    index_rate: Annotated[float | None, Option(help="Share of retrieved features, 0 to 1.")] = None,
-    protect: Annotated[float | None, Option(help="Protection of unvoiced frames, 0 to 0.5 (0.5 = off).")] = None,
-    rms_mix_rate: Annotated[float | None, Option(help="Loudness: 1 keeps the output's, 0 copies the source's.")] = None,
-    speaker_id: Annotated[int | None, Option(help="Speaker of a voice that has several.")] = None,
-    seed: Annotated[int | None, Option(help="Seed of all noise.")] = None,
-    noise_scale: Annotated[float | None, Option(help="Noise of the prior; 0.66666 as published.")] = None,
-    dialect: Annotated[str | None, Option(help="rvc-2023, rvc-2026 or applio.")] = None,
-    seams: Annotated[str | None, Option(help="exact, or upstream (its lengths and restarts).")] = None,
-    resample_rate: Annotated[int | None, Option(help="Output rate in Hz; 0 = the voice's own.")] = None,
-    output_format: Annotated[str | None, Option("--format", help="wav, wav24, wav32f, flac, flac24, mp3, ogg.")] = None,
+    transpose: options.Transpose = None,
+    index_rate: options.IndexRate = None,
+    protect: options.Protect = None,
+    rms_mix_rate: options.RmsMixRate = None,
+    speaker_id: options.SpeakerId = None,
+    seed: options.Seed = None,
+    noise_scale: options.NoiseScale = None,
+    dialect: options.DialectName = None,
+    seams: options.Seams = None,
+    resample_rate: options.ResampleRate = None,
+    output_format: options.OutputFormat = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     force: Annotated[bool, Option(help="Replace OUT if it is there.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object instead of a table.")] = False,

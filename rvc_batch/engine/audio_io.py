@@ -36,6 +36,7 @@ FLOAT32 = np.dtype("<f4")
 BLOCK_SAMPLES = 1 << 17  # of all channels together, while decoding
 RATE_RANGE_HZ = (4_000, 768_000)
 MP3_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
 RIFF_LIMIT_BYTES = 0xFFFF_0000  # a WAV beyond this becomes RF64
 
 # What a file that is not audio starts with, for the sentence in the error.
@@ -181,12 +182,17 @@ def _is_text(head: bytes) -> bool:
 
 
 class FloatScratch:
-    """A mono float32 signal that is appended to and read back in blocks; no file stays open."""
+    """A mono float32 signal that is appended to and read back in blocks; no file stays open.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        samples: how many samples of an existing file to keep and go on from.
+    """
+
+    def __init__(self, path: Path, samples: int = 0) -> None:
         self._path = path
-        self._path.write_bytes(b"")
-        self.samples = 0
+        self._path.touch()
+        os.truncate(path, samples * FLOAT32.itemsize)
+        self.samples = samples
 
     def write(self, wave: F32) -> None:
         """Append samples.
@@ -231,6 +237,8 @@ class BlockWriter:
             self._file = sf.SoundFile(path, "w", sample_rate, 1, subtype, format=container)
         except sf.LibsndfileError as e:
             raise disk_error(OSError(errno.EIO, e.error_string), path) from e
+        # float WAVs get a PEAK chunk with the time of day, the only thing that would differ between equal renderings
+        sf._snd.sf_command(self._file._file, SFC_SET_ADD_PEAK_CHUNK, sf._ffi.NULL, 0)
 
     def write(self, wave: F32 | I16) -> None:
         """Append samples: int16 as they are, float32 in ±1."""

@@ -26,10 +26,25 @@ OUTPUT_RESAMPLER = "HQ"  # upstream resamples its output with soxr_hq
 class Rendering:
     """The signal the generator makes, on disk, with the energies its loudness mix needs."""
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
+    def __init__(self, wave: FloatScratch, energy: loudness.EnergyMeter, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self._wave = FloatScratch(path)
-        self._energy = loudness.EnergyMeter(sample_rate)
+        self._wave = wave
+        self._energy = energy
+
+    @classmethod
+    def start(cls, path: Path, sample_rate: int) -> Rendering:
+        """Return an empty rendering in the file `path`."""
+        return cls(FloatScratch(path), loudness.EnergyMeter(sample_rate), sample_rate)
+
+    @classmethod
+    def resume(cls, path: Path, sample_rate: int, samples: int, energy: loudness.EnergyState) -> Rendering:
+        """Return the rendering in `path` after its first `samples` samples; what lies beyond is dropped."""
+        return cls(FloatScratch(path, samples), loudness.EnergyMeter(sample_rate, energy), sample_rate)
+
+    @property
+    def energy(self) -> loudness.EnergyState:
+        """What `resume` needs beside the file."""
+        return self._energy.state()
 
     @property
     def samples(self) -> int:

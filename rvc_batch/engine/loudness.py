@@ -6,6 +6,8 @@ blocks are all that must be remembered. Source: RVC infer/vc/pipeline.py change_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from rvc_batch.engine.types import F32, F64, I16
@@ -16,15 +18,27 @@ INPUT_CEILING = 0.95
 PCM16_SCALE = 32_768
 
 
+@dataclass(frozen=True)
+class EnergyState:
+    """Where an EnergyMeter is: energies of whole blocks, and the block that is not full yet."""
+
+    blocks: tuple[float, ...] = ()
+    partial: float = 0.0
+    filled: int = 0
+
+
 class EnergyMeter:
     """Accumulates the energy of half-second blocks of a stream."""
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, state: EnergyState = EnergyState()) -> None:
         self.hop = sample_rate // 2
-        self._energies: list[float] = []
-        self._partial = 0.0
-        self._filled = 0
-        self.samples = 0
+        self._energies = list(state.blocks)
+        self._partial, self._filled = state.partial, state.filled
+        self.samples = len(state.blocks) * self.hop + state.filled
+
+    def state(self) -> EnergyState:
+        """Return what is needed to go on later."""
+        return EnergyState(tuple(self._energies), self._partial, self._filled)
 
     def add(self, wave: F32 | F64) -> None:
         """Take the next samples of the stream."""

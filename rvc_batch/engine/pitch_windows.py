@@ -8,18 +8,19 @@ in docs/pitch-windows.md). A signal that fits into one window takes one pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from rvc_batch.engine.backend import Backend
-from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.dialect import Dialect, MelPadding
 from rvc_batch.engine.network_config import HOP_16K
-from rvc_batch.engine.tiling import pitch_halo, tiles
-from rvc_batch.engine.types import F32, F64
+from rvc_batch.engine.pitch import decode_salience
+from rvc_batch.engine.segments import Signal
+from rvc_batch.engine.tiling import WorkSizes, pitch_halo, tiles
+from rvc_batch.engine.types import F32, F64, PitchTrack
 
-WINDOW_FRAMES = 8_192  # 82 s are kept of each window, a multiple of 32
-MAX_WHOLE_FRAMES = 12_000  # up to 120 s, one pass costs no more memory than a window with its halo
 LOOK_AHEAD_FRAMES = 512  # 5.1 s
 MEL_MARGIN_FRAMES = 4  # half a window of 1024 samples
 
@@ -35,27 +36,47 @@ class PaddedSignal(Protocol):
         """Return samples start:stop, 0 ≤ start < stop ≤ samples."""
 
 
+@dataclass(frozen=True)
+class _Reflected:
+    """A signal with its reflected context, positions counted from the start of the context."""
+
+    signal: Signal
+    pad: int
+
+    @property
+    def samples(self) -> int:
+        return self.signal.samples + 2 * self.pad
+
+    def read(self, start: int, stop: int) -> F64:
+        return self.signal.read(start - self.pad, stop - self.pad)
+
+
+def track_pitch(backend: Backend, signal: Signal, rules: Dialect, sizes: WorkSizes) -> PitchTrack:
+    """Return f0 of the signal with one pad of reflection on both sides, 1 + (samples + 2 · pad) // 160 frames."""
+    blocks = salience_blocks(backend, _Reflected(signal, rules.pad), rules.mel_padding, sizes)
+    return PitchTrack(np.concatenate([decode_salience(block).f0 for block in blocks]))
+
+
 def salience_blocks(
     backend: Backend,
     signal: PaddedSignal,
     padding: MelPadding,
+    sizes: WorkSizes,
     *,
-    window: int = WINDOW_FRAMES,
-    whole: int = MAX_WHOLE_FRAMES,
     look_ahead: int = LOOK_AHEAD_FRAMES,
 ) -> Iterator[F32]:
     """Yield salience [n, 360] of consecutive frames, 1 + samples // 160 in all.
 
     Args:
-        window: frames kept per tile, a multiple of 32. whole: up to so many frames take one pass.
-        look_ahead: frames the backward recurrence hears beyond what is kept, at most `window`.
+        look_ahead: frames the backward recurrence hears beyond what is kept, at most a window.
     """
     n_frames = 1 + signal.samples // HOP_16K
-    if n_frames <= whole:
+    if n_frames <= sizes.pitch_whole_frames:
         wave = signal.read(0, signal.samples).astype(np.float32)
         yield backend.pitch_salience(wave, padding=padding)
         return
-    yield from _recurrent(backend, _planes(backend, signal, padding, n_frames, window), look_ahead, n_frames)
+    planes = _planes(backend, signal, padding, n_frames, sizes.pitch_window_frames)
+    yield from _recurrent(backend, planes, look_ahead, n_frames)
 
 
 def _planes(backend: Backend, signal: PaddedSignal, padding: MelPadding, n_frames: int, window: int) -> Iterator[F32]:

@@ -6,6 +6,7 @@ Never of memory, device or backend. A cut is the first quietest spot, measured o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -52,7 +53,7 @@ def _moving_sum(wave: F64, rule: CutRule) -> F64:
     return np.abs(total)
 
 
-def plan_segments(cuts: list[int], samples: int, dialect: Dialect, *, exact: bool) -> list[Segment]:
+def plan_segments(cuts: Sequence[int], samples: int, dialect: Dialect, *, exact: bool) -> list[Segment]:
     """Turn cut positions into segments with their context.
 
     Cuts are rounded down to whole frames. Upstream gives every segment one pad of context on both sides, and 160

@@ -18,6 +18,22 @@ POST_REACH = 7 // 2  # conv_post, in output samples
 
 
 @dataclass(frozen=True)
+class WorkSizes:
+    """How much is computed at once; bounds memory and never changes what comes out.
+
+    tile_frames: kept frames per tile of flow and generator. pitch_window_frames: kept per window of the pitch network,
+    a multiple of 32. pitch_whole_frames: up to so many the pitch network takes the signal in one pass.
+    """
+
+    tile_frames: int = 1_000
+    pitch_window_frames: int = 8_192
+    pitch_whole_frames: int = 12_000
+
+
+DEFAULT_SIZES = WorkSizes()
+
+
+@dataclass(frozen=True)
 class Halo:
     """Frames of context that a tile needs before and after what it keeps."""
 

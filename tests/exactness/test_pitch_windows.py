@@ -13,7 +13,10 @@ from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.pitch import decode_salience
 from rvc_batch.engine.pitch_windows import _planes, salience_blocks
+from rvc_batch.engine.tiling import WorkSizes
 
+WHOLE = WorkSizes(pitch_whole_frames=1 << 20)
+WINDOWED = WorkSizes(pitch_window_frames=1_024, pitch_whole_frames=0)
 GOLDEN_INPUTS = Path(__file__).parents[1] / "golden" / "inputs"
 
 
@@ -54,8 +57,8 @@ def test_forward_recurrence_is_carried_exactly_and_look_ahead_does_the_rest(
     framework: str, speech: ArraySignal, open_networks: Callable[[str, str], Backend]
 ) -> None:
     backend = open_networks(framework, "tiny")
-    (whole,) = salience_blocks(backend, speech, MelPadding.ZEROS, whole=1 << 20)
-    windowed = np.concatenate(list(salience_blocks(backend, speech, MelPadding.ZEROS, window=1_024, whole=0)))
+    (whole,) = salience_blocks(backend, speech, MelPadding.ZEROS, WHOLE)
+    windowed = np.concatenate(list(salience_blocks(backend, speech, MelPadding.ZEROS, WINDOWED)))
     assert windowed.shape == whole.shape
     # the last window hears the end itself: exact up to rounding
     np.testing.assert_allclose(windowed[2_048:], whole[2_048:], atol=2e-6)
@@ -68,8 +71,6 @@ def test_without_look_ahead_the_difference_is_seen(
     speech: ArraySignal, open_networks: Callable[[str, str], Backend]
 ) -> None:
     backend = open_networks("torch", "tiny")
-    (whole,) = salience_blocks(backend, speech, MelPadding.ZEROS, whole=1 << 20)
-    blind = np.concatenate(
-        list(salience_blocks(backend, speech, MelPadding.ZEROS, window=1_024, whole=0, look_ahead=0))
-    )
+    (whole,) = salience_blocks(backend, speech, MelPadding.ZEROS, WHOLE)
+    blind = np.concatenate(list(salience_blocks(backend, speech, MelPadding.ZEROS, WINDOWED, look_ahead=0)))
     assert np.abs(blind - whole).max() > 1e-3

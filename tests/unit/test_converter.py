@@ -8,6 +8,7 @@ import soundfile as sf
 
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.errors import OutputInvalid, SettingsInvalid, Stopped
 from tests.engine_fakes import NumpyBackend, fake_voice
 
@@ -133,3 +134,69 @@ def test_output_formats(tmp_path: Path, output_format: str, container: str, subt
     assert rate == report.rate_out == (44_100 if output_format == "mp3" else 40_000)
     # MP3 adds its encoder padding
     assert info.frames >= report.samples_out - 1
+
+
+class _KilledError(BaseException):
+    """Stands for a process that is gone: nothing of ours catches it."""
+
+
+def interrupted(folder: Path, wave: np.ndarray, rate: int, after_s: float, **options: object) -> None:
+    """Run a conversion with a workspace until `after_s` seconds of its input are done."""
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "synth" and progress.seconds_done >= after_s:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        convert(folder, wave, rate, workspace=folder / "work", progress=stop, **options)
+
+
+def test_an_interrupted_conversion_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
+    rate = 8_000
+    wave = speechlike(rate, 116 * rate + 11)
+    settings = QUIET.with_changes(rms_mix_rate=0.25)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    convert(tmp_path / "a", wave, rate, settings)
+    interrupted(tmp_path / "b", wave, rate, 60, settings=settings)
+    # what a killed process had appended beyond its last record must not survive
+    with (tmp_path / "b" / "work" / "rendered.f32").open("ab") as file:
+        file.write(bytes(4_000))
+    backend = NumpyBackend()
+    source, target = tmp_path / "b" / "in.wav", tmp_path / "b" / "out.wav"
+    converter = Converter(backend, scratch=tmp_path / "scratch")  # type: ignore[arg-type]
+    report = converter.convert(source, target, voice=fake_voice(), settings=settings, workspace=tmp_path / "b" / "work")
+    assert report.segments == 4
+    assert len(backend.seen) == 2
+    assert target.read_bytes() == (tmp_path / "a" / "out.wav").read_bytes()
+    assert not (tmp_path / "b" / "work").exists()
+
+
+def test_a_workspace_of_other_settings_is_not_taken_over(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    interrupted(tmp_path, wave, 8_000, 30)
+    backend = NumpyBackend()
+    convert(tmp_path, wave, 8_000, QUIET.with_changes(seed=1), workspace=tmp_path / "work", backend=backend)
+    assert len(backend.seen) == 2
+
+
+@pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "filtered.f64"])
+def test_a_damaged_workspace_costs_time_and_nothing_else(tmp_path: Path, damage: str) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    whole, _, _ = convert(tmp_path, wave, 8_000)
+    interrupted(tmp_path, wave, 8_000, 30)
+    if damage == "filtered.f64":
+        (tmp_path / "work" / damage).unlink()
+    else:
+        (tmp_path / "work" / damage).write_bytes(b"{")
+    again, _, _ = convert(tmp_path, wave, 8_000, workspace=tmp_path / "work")
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_tile_sizes_do_not_change_what_comes_out(tmp_path: Path) -> None:
+    wave = speechlike(16_000, 16_000 * 5)
+    whole, _, _ = convert(tmp_path, wave, 16_000)
+    source, target = tmp_path / "in.wav", tmp_path / "tiled.wav"
+    converter = Converter(NumpyBackend(), scratch=tmp_path, sizes=WorkSizes(tile_frames=37))  # type: ignore[arg-type]
+    converter.convert(source, target, voice=fake_voice(), settings=QUIET)
+    np.testing.assert_array_equal(sf.read(target, dtype="float32")[0], whole)

@@ -49,8 +49,8 @@ def hubert_config(width: int, hidden: int, heads: int) -> HubertConfig:
     )
 
 
-def rmvpe_config(base: int, blocks: int, middle: int, gru_layers: int = 1) -> RmvpeConfig:
-    return RmvpeConfig(base, 5, blocks, middle, 256, gru_layers, 128, 360)
+def rmvpe_config(base: int, blocks: int, middle: int) -> RmvpeConfig:
+    return RmvpeConfig(base, 5, blocks, middle, 256, 1, 128, 360)
 
 
 def voice_config(
@@ -82,7 +82,6 @@ CONFIGS: dict[str, Config] = {
     "hubert base": hubert_config(512, 768, 12),
     "rmvpe tiny": rmvpe_config(4, 2, 2),
     "rmvpe published": rmvpe_config(16, 4, 4),
-    "rmvpe with two recurrent layers": rmvpe_config(4, 1, 1, gru_layers=2),
     "v1 32k": voice_config("v1", 32000, (10, 4, 2, 2, 2), (16, 16, 4, 4, 4), has_f0=True, tiny=True),
     "v1 40k without f0": voice_config("v1", 40000, (10, 10, 2, 2), (16, 16, 4, 4), has_f0=False, tiny=True),
     "v1 48k": voice_config("v1", 48000, (10, 6, 2, 2, 2), (16, 16, 4, 4, 4), has_f0=True, tiny=True),

@@ -1,0 +1,112 @@
+"""What an interrupted conversion leaves behind so that it can go on: one folder, one small record.
+
+The folder holds the prepared input, its f0 and the samples rendered so far; the record says how far they are good. It
+is replaced atomically after the samples are on disk, at every segment border. Going on gives the same bytes as an
+uninterrupted run, because nothing of a segment depends on when it was rendered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rvc_batch.engine.loudness import EnergyState
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.types import AudioInfo, PitchTrack
+from rvc_batch.engine.voice import Voice
+from rvc_batch.version import __version__
+
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How far a conversion got. `key` is equal only for the same source, voice, settings, backend and version."""
+
+    key: str
+    info: AudioInfo
+    warnings: tuple[str, ...]
+    signal_samples: int  # of the prepared input at 16 kHz
+    cuts: tuple[int, ...]
+    segments_done: int
+    rendered_samples: int
+    energy: EnergyState
+
+
+class Workspace:
+    """The folder of one conversion."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.decoded = folder / "decoded.f64"
+        self.filtered = folder / "filtered.f64"
+        self.pitch = folder / "f0.npy"
+        self.rendered = folder / "rendered.f32"
+        self.finished = folder / "finished.f32"
+
+    def load(self, key: str) -> Record | None:
+        """Return the record of an interrupted run of the same conversion, else None and an empty folder."""
+        try:
+            values = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            if values["key"] != key:
+                raise KeyError(key)
+            found = Record(
+                **values
+                | {
+                    "info": AudioInfo(**values["info"]),
+                    "warnings": tuple(values["warnings"]),
+                    "cuts": tuple(values["cuts"]),
+                    "energy": EnergyState(**values["energy"] | {"blocks": tuple(values["energy"]["blocks"])}),
+                }
+            )
+            if self.rendered.stat().st_size < 4 * found.rendered_samples or not self.filtered.is_file():
+                raise KeyError("files of the record are missing")
+        except (OSError, ValueError, KeyError, TypeError):
+            # a record that cannot be used costs rendering again, never a wrong result
+            self.remove()
+            self.folder.mkdir(parents=True)
+            return None
+        return found
+
+    def save(self, record: Record) -> None:
+        """Put a record on disk, after the samples it speaks of."""
+        with self.rendered.open("rb") as file:
+            os.fsync(file.fileno())
+        text = json.dumps(dataclasses.asdict(record))
+        partial = self.folder / f"{RECORD}.part"
+        with partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(self.folder / RECORD)
+
+    def keep_pitch(self, track: PitchTrack) -> None:
+        """Put the f0 of the input beside it."""
+        partial = self.folder / "f0.part.npy"
+        np.save(partial, track.f0)
+        partial.replace(self.pitch)
+
+    def remove(self) -> None:
+        """Remove the folder and all that is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, backend: str, rules: str) -> str:
+    """Return a hash of everything the samples of a conversion depend on.
+
+    The source and the index are known by size and time of change, which is enough for files that only this program
+    moves.
+    """
+    facts = [settings.to_json(), voice.sha256, backend, rules, __version__]
+    for path in (source, voice.index):
+        if path is not None and path.exists():
+            stat = path.stat()
+            facts += [str(stat.st_size), str(stat.st_mtime_ns)]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()

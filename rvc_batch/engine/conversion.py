@@ -1,0 +1,275 @@
+"""The main path of one file, from audio to audio. Orchestration only.
+
+    decode → high-pass → cut → pitch → for each segment: content → retrieve → align → prior → flow → generator
+           → loudness → peak → encode
+
+Every numerical step lives in the file named after it; what the networks do is behind `Backend`. At every segment
+border the work so far is recorded, so that an interrupted conversion goes on where it was.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rvc_batch.engine import excitation, loudness, pitch
+from rvc_batch.engine.audio_io import decode_to_scratch
+from rvc_batch.engine.backend import Backend, peak_rss
+from rvc_batch.engine.checkpointing import Record, Workspace
+from rvc_batch.engine.dialect import Dialect
+from rvc_batch.engine.excitation import HarmonicPhase
+from rvc_batch.engine.features import align
+from rvc_batch.engine.filters import ScratchSignal, highpass_to_file
+from rvc_batch.engine.finishing import Finished, Rendering, encode, finish, source_envelope
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.retrieval import FeatureIndex
+from rvc_batch.engine.segments import find_cuts, plan_segments, segment_frames, upstream_frames
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.tiling import WorkSizes, synthesis_halo, tiles
+from rvc_batch.engine.types import (
+    F32,
+    I64,
+    AudioInfo,
+    ContentFeatures,
+    ConversionReport,
+    PitchTrack,
+    Segment,
+    StageClock,
+    SynthesisInputs,
+)
+from rvc_batch.engine.voice import Voice
+from rvc_batch.version import __version__
+
+MIN_SAMPLES = 2 * HOP_16K  # shorter inputs are padded with silence and trimmed back
+V2_LAYER = 12
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a conversion is, in seconds of its input."""
+
+    stage: str
+    seconds_done: float
+    seconds_total: float
+
+
+Inspect = Callable[[str, F32 | I64], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one conversion is about.
+
+    rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
+    """
+
+    voice: Voice
+    settings: ConversionSettings
+    rules: Dialect
+    sizes: WorkSizes
+    key: str
+    progress: Callable[[Progress], None]
+    inspect: Inspect
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The input after the first passes: filtered on disk, cut into segments."""
+
+    info: AudioInfo
+    signal: ScratchSignal
+    cuts: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+class Conversion:
+    """One run of the main path; its steps share what the run is about."""
+
+    def __init__(self, backend: Backend, index: FeatureIndex | None, workspace: Workspace, request: Request) -> None:
+        self.backend, self.index, self.workspace = backend, index, workspace
+        self.request, self.voice, self.settings, self.rules = request, request.voice, request.settings, request.rules
+        self.progress, self.inspect = request.progress, request.inspect
+        self.is_exact = self.settings.seams == "exact"
+        self.halo = synthesis_halo(self.voice.config)
+        self.clock = StageClock()
+
+    def run(self, source: Path, target: Path) -> ConversionReport:
+        """Convert `source` into `target`; see `Converter.convert`."""
+        started = time.perf_counter()
+        with self._timed("load"):
+            self.backend.load_voice(self.voice)
+        record = self.workspace.load(self.request.key)
+        prepared = self._prepare(source) if record is None else self._reopen(record)
+        segments = plan_segments(prepared.cuts, prepared.signal.samples, self.rules, exact=self.is_exact)
+        self.inspect("split", np.array(prepared.cuts, np.int64))
+        self.inspect("segments", np.array([s.samples for s in segments], np.int64))
+        self._report("pitch", 0, prepared)
+        track = self._pitch(prepared.signal) if self.voice.config.has_f0 else None
+        rendering, done = self._rendering(record)
+        for segment in segments[done:]:
+            self._report("synth", segment.start, prepared)
+            for wave in self._render(segment, prepared.signal, track):
+                rendering.append(wave)
+            self.backend.release()
+            self._record(prepared, rendering, segment.index + 1)
+        self._report("encode", prepared.signal.samples, prepared)
+        finished = self._finish(rendering, prepared)
+        with self._timed("encode"):
+            encode(finished, self.settings, target)
+        return self._summary(prepared, finished, len(segments), started)
+
+    def _prepare(self, source: Path) -> _Prepared:
+        with self._timed("decode"):
+            decoded = decode_to_scratch(source, self.workspace.decoded, MIN_SAMPLES)
+        with self._timed("filter"):
+            gain = loudness.input_gain(decoded.info.peak)
+            signal = highpass_to_file(decoded.signal, self.workspace.filtered, gain)
+            decoded.signal.remove()
+            cuts = tuple(find_cuts(signal, self.rules))
+        return _Prepared(decoded.info, signal, cuts, tuple(decoded.warnings))
+
+    def _reopen(self, record: Record) -> _Prepared:
+        signal = ScratchSignal(self.workspace.filtered, record.signal_samples)
+        return _Prepared(record.info, signal, record.cuts, record.warnings)
+
+    def _rendering(self, record: Record | None) -> tuple[Rendering, int]:
+        """Return the rendering to append to, and the number of segments that are in it."""
+        path, rate = self.workspace.rendered, self.voice.sample_rate
+        if record is None:
+            return Rendering.start(path, rate), 0
+        return Rendering.resume(path, rate, record.rendered_samples, record.energy), record.segments_done
+
+    def _record(self, prepared: _Prepared, rendering: Rendering, segments_done: int) -> None:
+        self.workspace.save(
+            Record(
+                key=self.request.key,
+                info=prepared.info,
+                warnings=prepared.warnings,
+                signal_samples=prepared.signal.samples,
+                cuts=prepared.cuts,
+                segments_done=segments_done,
+                rendered_samples=rendering.samples,
+                energy=rendering.energy,
+            )
+        )
+
+    def _pitch(self, signal: ScratchSignal) -> PitchTrack:
+        """Return f0 of the whole input, computed once and kept beside it."""
+        if self.workspace.pitch.is_file():
+            track = PitchTrack(np.load(self.workspace.pitch))
+        else:
+            with self._timed("pitch"):
+                track = track_pitch(self.backend, signal, self.rules, self.request.sizes)
+            self.workspace.keep_pitch(track)
+        if self.rules.interpolates_f0:
+            track = pitch.fill_unvoiced(track)
+        track = pitch.transpose(track, self.settings.transpose)
+        n_frames = (signal.samples + 2 * self.rules.pad) // HOP_16K
+        self.inspect("pitchf", track.f0[:n_frames])
+        self.inspect("pitch", track.coarse()[:n_frames])
+        self._phase = HarmonicPhase.of(track, self.voice.sample_rate, self.voice.config.hop_samples)
+        return track
+
+    def _render(self, segment: Segment, signal: ScratchSignal, track: PitchTrack | None) -> Iterator[F32]:
+        """Yield the kept audio of one segment, tile by tile; its context is never synthesised beyond the halo."""
+        wave = signal.read(segment.start - segment.left, segment.stop + segment.right).astype(np.float32)
+        with self._timed("features"):
+            raw = self._content(wave)
+        with self._timed("index"):
+            mixed = self.index.blend(raw, self.settings.index_rate) if self.index else raw
+        inputs = self._align(segment, mixed, raw, track)
+        if segment.index == 0:
+            self.inspect("phone", inputs.content)
+        with self._timed("synth"):
+            mean, log_std = self.backend.encode_prior(inputs)
+            first = segment.start // HOP_16K
+            noise = excitation.prior_noise(self.settings.seed, first, *mean.shape)
+            scale = self.settings.noise_scale
+            latent = excitation.sample_prior(mean, log_std, noise, scale, inputs.mask())
+        context = self.rules.pad // HOP_16K
+        hop, size = self.voice.config.hop_samples, self.request.sizes.tile_frames
+        for tile in tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
+            with self._timed("synth"):
+                local = inputs.cut(tile.first, tile.last)
+                audio = self.backend.decode(latent[tile.first : tile.last], local)
+            yield audio[(tile.keep_first - tile.first) * hop : (tile.keep_last - tile.first) * hop]
+
+    def _content(self, wave: F32) -> ContentFeatures:
+        is_v1 = self.voice.config.version == "v1"
+        layer = self.rules.v1_layer if is_v1 else V2_LAYER
+        return ContentFeatures(self.backend.content(wave, layer=layer, project=is_v1))
+
+    def _align(
+        self, segment: Segment, mixed: ContentFeatures, raw: ContentFeatures, track: PitchTrack | None
+    ) -> SynthesisInputs:
+        """Bring content and pitch to the same frames, counted from the start of the padded signal."""
+        first = segment.start // HOP_16K
+        if self.is_exact:
+            n_frames = segment_frames(segment)
+        else:
+            pitch_frames = track.frames - first if track else None
+            n_frames = upstream_frames(segment.samples, raw.frames, pitch_frames)
+        local = track.cut(first, first + n_frames) if track else None
+        return SynthesisInputs(
+            content=align(mixed, raw, local, n_frames=n_frames, share=self.settings.protect),
+            coarse=local.coarse() if local else np.zeros(0, np.int64),
+            source=self._source(local, first) if local else np.zeros(0, np.float32),
+            speaker=self.settings.speaker_id,
+            valid=n_frames,
+        )
+
+    def _source(self, local: PitchTrack, first: int) -> F32:
+        """Return the excitation; its phase runs through the file, or restarts here as upstream's does."""
+        hop = self.voice.config.hop_samples
+        noise = excitation.source_noise(self.settings.seed, first * hop, local.frames * hop)
+        if self.is_exact:
+            return self._phase.source(first, local.frames, noise, self.settings.source_noise_scale)
+        phase = HarmonicPhase.of(local, self.voice.sample_rate, hop)
+        return phase.source(0, local.frames, noise, self.settings.source_noise_scale)
+
+    def _finish(self, rendering: Rendering, prepared: _Prepared) -> Finished:
+        with self._timed("post"):
+            envelope = source_envelope(prepared.signal) if self.settings.rms_mix_rate < 1 else None
+            length = prepared.info if self.is_exact else None
+            return finish(rendering, envelope, self.settings, length=length, path=self.workspace.finished)
+
+    def _summary(self, prepared: _Prepared, finished: Finished, n_segments: int, started: float) -> ConversionReport:
+        warnings = [*prepared.warnings, *finished.warnings]
+        if self.settings.index_rate > 0 and self.index is None:
+            warnings.append(f"voice {self.voice.name} has no index: nothing is retrieved")
+        return ConversionReport(
+            samples_in=prepared.info.frames,
+            rate_in=prepared.info.sample_rate,
+            samples_out=finished.wave.samples,
+            rate_out=finished.sample_rate,
+            segments=n_segments,
+            stage_seconds=self.clock.seconds,
+            wall_seconds=time.perf_counter() - started,
+            peak_rss_bytes=peak_rss(),
+            peak_device_bytes=self.backend.peak_memory(),
+            seed=self.settings.seed,
+            dialect=self.rules.name,
+            backend=self.backend.name,
+            voice=self.voice.name,
+            voice_sha256=self.voice.sha256,
+            warnings=tuple(warnings),
+            versions={"rvc-batch": __version__, "python": platform.python_version()},
+        )
+
+    def _report(self, stage: str, samples_done: int, prepared: _Prepared) -> None:
+        self.progress(Progress(stage, samples_done / SAMPLE_RATE_16K, prepared.signal.samples / SAMPLE_RATE_16K))
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.clock.add(stage, time.perf_counter() - started)

@@ -1,0 +1,148 @@
+"""The seam between the worker and the engine: a `Renderer`, and the factory that composes the real one.
+
+The worker gets the factory as "module:function", so tests run the whole service with an engine of their own. The engine
+and the importers are imported inside the factory: the daemon reads this file and must load no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from rvc_batch.config import Settings
+from rvc_batch.engine.resident import RESIDENT_VOICES
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.types import ConversionReport
+from rvc_batch.errors import ModelError, SettingsInvalid
+from rvc_batch.home import Home
+
+if TYPE_CHECKING:
+    from rvc_batch.engine.converter import Progress
+    from rvc_batch.importers.store import ModelStore
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ENGINE = "rvc_batch.jobs.renderer:open_engine"
+
+
+class Renderer(Protocol):
+    """Converts one file after the other with models that stay loaded."""
+
+    device: str
+    backend: str
+
+    def warm_voices(self) -> tuple[str, ...]:
+        """Return the voices whose networks are loaded, the latest last."""
+
+    def warm_up(self) -> None:
+        """Pay all one-time costs, so that the first job does not."""
+
+    def render(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        voice: str,
+        settings: ConversionSettings,
+        progress: Callable[[Progress], None],
+    ) -> ConversionReport:
+        """Convert `source` to `target`, whole and closed, in the format of the settings whatever the suffix.
+
+        Args:
+            progress: called at every segment border at least; what it raises ends the conversion.
+        """
+
+
+Factory = Callable[[Home, Settings], Renderer]
+
+
+def factory_named(name: str) -> Factory:
+    """Import the factory called "module:function".
+
+    Raises:
+        SettingsInvalid: there is none of that name.
+    """
+    module, _, function = name.partition(":")
+    try:
+        return cast(Factory, getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError, ValueError) as e:
+        raise SettingsInvalid(f"engine {name!r} cannot be imported ({e}); expected module:function") from e
+
+
+def open_engine(home: Home, settings: Settings) -> Renderer:
+    """Load the networks and return the renderer of the real engine. Call it in the worker process only.
+
+    Raises:
+        ModelError: a network is missing or unusable. DeviceMissing: the backend finds no device.
+    """
+    return EngineRenderer(home, settings)
+
+
+def voice_names(home: Home) -> tuple[str, ...]:
+    """Return the voices of the library; loads no framework."""
+    return tuple(_store(home).voice_names())
+
+
+class EngineRenderer:
+    """The real engine: model store, backend, converter."""
+
+    def __init__(self, home: Home, settings: Settings) -> None:
+        from rvc_batch.engine.backend import open_backend
+        from rvc_batch.engine.converter import Converter
+
+        self._store = _store(home)
+        self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
+        self._converter = Converter(self._backend, scratch=home.state / "scratch")
+        self._preferred = settings.worker.warm_voice or settings.default_voice
+        self._warm: dict[str, None] = {}
+        self.device, self.backend = self._backend.device, self._backend.name
+
+    def warm_voices(self) -> tuple[str, ...]:
+        """Return the voices whose networks are loaded, the latest last."""
+        return tuple(self._warm)
+
+    def warm_up(self) -> None:
+        """Run every stage once with the configured voice, else the first of the library that can be used.
+
+        A broken voice is its own jobs' trouble: without a usable one nothing is warmed up.
+        """
+        names = self._store.voice_names()
+        for name in sorted(names, key=lambda n: n != self._preferred):
+            try:
+                self._backend.warm_up(self._store.voice(name))
+            except ModelError as e:
+                logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
+            else:
+                self._note_warm(name)
+                return
+
+    def render(
+        self,
+        source: Path,
+        target: Path,
+        *,
+        voice: str,
+        settings: ConversionSettings,
+        progress: Callable[[Progress], None],
+    ) -> ConversionReport:
+        """Convert one file; see `Renderer.render` and `Converter.convert`."""
+        report = self._converter.convert(
+            source, target, voice=self._store.voice(voice), settings=settings, progress=progress
+        )
+        self._note_warm(voice)
+        return report
+
+    def _note_warm(self, name: str) -> None:
+        self._warm.pop(name, None)
+        self._warm[name] = None
+        while len(self._warm) > RESIDENT_VOICES:
+            del self._warm[next(iter(self._warm))]
+
+
+def _store(home: Home) -> ModelStore:
+    from rvc_batch.importers.store import ModelStore
+
+    return ModelStore(models=home.models, voices=home.voices, cache=home.cache)

@@ -1,0 +1,203 @@
+"""Where the source of a job is: in state/work/<public id>/ while the job lives, then in processed/ or failed/.
+
+A source is never deleted unless `keep_sources` is off and its job is done. What lies beside it (settings file,
+AppleDouble partner) goes where it goes. A failed source gets an `.error.txt`; retrying its job brings it back from
+there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rvc_batch.errors import SourceGone
+from rvc_batch.home import Home
+from rvc_batch.jobs import durable
+from rvc_batch.jobs.failpoints import SOURCE_PLACED, failpoint
+from rvc_batch.jobs.models import TERMINAL, Job, JobState
+from rvc_batch.jobs.output_names import candidates, display_name
+
+logger = logging.getLogger(__name__)
+
+RECORD = "job.json"  # in the work folder: which job it belongs to, and where its source came from
+MAX_NUMBERED = 100  # how many "name (n)" to look at when a failed source is brought back
+
+
+class Sources:
+    """The work folders and where sources go from there."""
+
+    def __init__(self, home: Home, *, keep_sources: bool) -> None:
+        self._home = home
+        self.keep_sources = keep_sources
+        self._moving = threading.Lock()  # the watcher's thread and the supervisor's both settle
+
+    def folder(self, job: Job) -> Path:
+        """Return the work folder of a job."""
+        return self._home.work / job.public_id
+
+    def path(self, job: Job) -> Path:
+        """Return where the source is while the job lives: under its own name, as far as that is text.
+
+        Audio libraries cannot open names that are not.
+        """
+        return self.folder(job) / _work_name(job.source_rel)
+
+    def open_folder(self, job: Job) -> Path:
+        """Create the work folder, with the record of whose it is."""
+        folder = durable.make_folders(self._home.work, Path(job.public_id))
+        record = {"id": job.id, "public_id": job.public_id, "source_rel": os.fsdecode(job.source_rel)}
+        durable.write_whole(folder / RECORD, json.dumps(record).encode(), durable=True)
+        return folder
+
+    def fetch(self, job: Job) -> Path:
+        """Return the source of a job that is about to run; that of a retried job comes back from failed/.
+
+        Raises:
+            SourceGone: it is neither in its work folder nor in failed/.
+        """
+        path = self.path(job)
+        if not path.is_file() and not self._bring_back(job, path):
+            raise SourceGone(
+                f"the source of job {job.id} is not in {path.parent} and not in {self._home.failed}; drop it again"
+            )
+        return path
+
+    def settle(self, job: Job) -> None:
+        """Move the source of a job that has ended to where the user finds it. Can be repeated.
+
+        Where processed/ or failed/ cannot be written it stays in its work folder, and `sweep` tries again.
+        """
+        assert job.state in TERMINAL, f"job {job.id} is {job.state}"
+        try:
+            with self._moving:
+                self._settle(job)
+        except OSError as e:
+            logger.error("job %d: its source stays in %s for now: %s", job.id, self.folder(job), e)
+
+    def sweep(self, find: Callable[[int], Job | None]) -> None:
+        """Settle the sources of jobs that ended without it: cancelled while queued, or the daemon died in between.
+
+        Args:
+            find: the job of a number, or None.
+        """
+        for folder in sorted(self._home.work.iterdir()):
+            record = _record(folder)
+            if record is None:
+                continue
+            job = find(record["id"])
+            if job is None or job.public_id != record["public_id"]:
+                self._return_to_inbox(folder, os.fsencode(record["source_rel"]))
+            elif job.state in TERMINAL:
+                self.settle(job)
+
+    def _settle(self, job: Job) -> None:
+        folder, source = self.folder(job), self.path(job)
+        is_failed = job.state in (JobState.FAILED, JobState.CANCELLED)
+        if os.path.lexists(source) and (is_failed or self.keep_sources):
+            base = self._home.failed if is_failed else self._home.processed
+            target = durable.make_folders(base, Path(os.fsdecode(job.source_rel)).parent)
+            placed = durable.place(source, target, _own_name(job.source_rel))
+            if is_failed:
+                _write_error(placed, job)
+            for companion in companions(folder, source.name):
+                durable.place(companion, target, renamed(companion.name, source.name, placed.name))
+            failpoint(SOURCE_PLACED)
+            logger.info("job %d: source is in %s", job.id, placed)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+    def _return_to_inbox(self, folder: Path, source_rel: bytes) -> None:
+        """Give a source whose job is unknown (the database was deleted) to the watcher again."""
+        target = durable.make_folders(self._home.inbox, Path(os.fsdecode(source_rel)).parent)
+        source = folder / _work_name(source_rel)
+        if os.path.lexists(source):
+            name = _own_name(source_rel)
+            for companion in companions(folder, source.name):
+                durable.place(companion, target, renamed(companion.name, source.name, name))
+            placed = durable.place(source, target, name)
+            logger.warning("no job for %s: it goes back to the inbox as %s", source, placed)
+        shutil.rmtree(folder)
+
+    def _bring_back(self, job: Job, path: Path) -> bool:
+        folder = self._home.failed / Path(os.fsdecode(job.source_rel)).parent
+        own = os.fsencode(_own_name(job.source_rel))
+        for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
+            found = folder / name
+            try:
+                if durable.digest(found)[0] != job.content_sha256:
+                    continue
+            except OSError:
+                continue
+            self.open_folder(job)
+            for companion in companions(folder, name):
+                durable.link_or_copy(companion, path.with_name(renamed(companion.name, name, path.name)))
+                companion.unlink()
+            durable.link_or_copy(found, path)
+            durable.sync_folder(path.parent)
+            found.unlink()
+            _error_file(found).unlink(missing_ok=True)
+            return True
+        return False
+
+
+def companions(folder: Path, name: str) -> list[Path]:
+    """Return the regular files that belong to a source: its settings file and its AppleDouble partner."""
+    return [path for path in (folder / n for n in _companion_names(name)) if _is_regular(path)]
+
+
+def _companion_names(name: str) -> tuple[str, str]:
+    return f"{name}.toml", f"._{name}"
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:  # not there, or the name is too long to be
+        return False
+
+
+def renamed(companion: str, old: str, new: str) -> str:
+    """Return the name of a companion after its source was renamed from `old` to `new`."""
+    return _companion_names(new)[_companion_names(old).index(companion)]
+
+
+def _own_name(source_rel: bytes) -> str:
+    return Path(os.fsdecode(source_rel)).name
+
+
+def _work_name(source_rel: bytes) -> str:
+    text = display_name(os.fsencode(_own_name(source_rel)))
+    return os.fsdecode(next(candidates(text.encode())))
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        logger.debug("%s holds no %s; it is left alone", folder, RECORD)
+        return None
+    return record
+
+
+def _error_file(placed: Path) -> Path:
+    name = next(candidates(os.fsencode(placed.name + ".error.txt")))
+    return placed.with_name(os.fsdecode(name))
+
+
+def _write_error(placed: Path, job: Job) -> None:
+    if job.state is JobState.CANCELLED:
+        text = "E_CANCELLED\n\nThis job was cancelled.\n"
+    elif job.error is None:
+        text = "E_INTERNAL\n\nThis job failed without a recorded reason.\n"
+    else:
+        text = f"{job.error.code}\n\n{job.error.message}\n"
+    text += f"\nTo try again: rvc-batch retry {job.id}\nMore: rvc-batch job {job.id}\n"
+    durable.write_whole(_error_file(placed), text.encode("utf-8", "backslashreplace"), durable=False)

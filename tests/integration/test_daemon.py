@@ -1,0 +1,265 @@
+"""The whole daemon with a fake engine, in a process of its own: what users rely on from drop to result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from rvc_batch.home import Home
+from rvc_batch.jobs.models import JobState
+from rvc_batch.jobs.queue import Queue
+from tests.daemon_harness import (
+    ROOT,
+    drop,
+    eventually,
+    jobs_of,
+    renders,
+    run_until_idle,
+    running,
+)
+from tests.job_fakes import files_below, write_audio
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.create()
+    return home
+
+
+def is_done(home: Home, count: int = 1) -> bool:
+    return [j.state for j in jobs_of(home)] == [JobState.DONE] * count
+
+
+def heartbeat(home: Home) -> dict[str, object]:
+    record: dict[str, object] = json.loads((home.state / "daemon.json").read_text())
+    return record
+
+
+def test_twenty_files_come_out_once_each_whatever_their_names(home: Home) -> None:
+    names = [f"alto/take {n}.wav" for n in range(8)] + [f"tenor/cd {n % 2}/track {n}.wav" for n in range(6)]
+    names += [
+        "日本\u202e.wav",
+        "-rf.wav",
+        " lead.wav",
+        "new\nline\x1b.wav",
+        "n" * 251 + ".wav",
+        os.fsdecode(b"bad\xff.wav"),
+    ]
+    for seed, name in enumerate(names):
+        drop(home, name, seed=seed, seconds=0.05)
+    run_until_idle(home)
+    assert files_below(home.outbox) == sorted(names)
+    assert files_below(home.processed) == sorted(names)
+    assert files_below(home.inbox) == files_below(home.failed) == files_below(home.work) == []
+    assert len(renders(home)) == 20
+    assert is_done(home, 20)
+
+
+def test_name_voice_and_settings_come_from_the_path_and_the_sidecar(home: Home) -> None:
+    (home.inbox / "b.wav.toml").write_text('voice = "tenor"\ntranspose = 5\noutput_format = "flac"')
+    drop(home, "TENOR/a.wav")
+    drop(home, "b.wav", seed=1)
+    drop(home, "c.wav", seed=2)
+    run_until_idle(home)
+    assert sorted(line.split(" ", 1)[1] for line in renders(home)) == [
+        "a.wav tenor 0",
+        "b.wav tenor 5",
+        "c.wav alto 0",
+    ]
+    assert files_below(home.outbox) == ["TENOR/a.wav", "b.flac", "c.wav"]
+    assert soundfile.info(home.outbox / "b.flac").format == "FLAC"
+    assert "b.wav.toml" in files_below(home.processed)
+
+
+def test_bad_inputs_fail_with_a_reason_and_block_nobody(home: Home) -> None:
+    (home.inbox / "text.wav").write_text("this is a text named .wav " * 50)
+    (home.inbox / "side.wav.toml").write_text("transpose = 1\nbanana = 2\n")
+    (home.inbox / "notes.txt").write_text("not for us")
+    os.mkfifo(home.inbox / "fifo.wav")
+    (home.inbox / "link.wav").symlink_to("/etc/hostname")
+    drop(home, "side.wav")
+    drop(home, "altoo/unknown.wav", seed=1)
+    drop(home, "good.wav", seed=2)
+    run_until_idle(home)
+    assert files_below(home.outbox) == ["good.wav"]
+    found = {j.source_name: (j.state, j.error.code if j.error else "", j.attempt) for j in jobs_of(home)}
+    assert found == {
+        "text.wav": (JobState.FAILED, "E_INPUT_NOT_AUDIO", 1),
+        "side.wav": (JobState.FAILED, "E_CONFIG_SIDECAR", 0),
+        "altoo/unknown.wav": (JobState.FAILED, "E_VOICE_UNKNOWN", 0),
+        "good.wav": (JobState.DONE, "", 1),
+    }
+    assert files_below(home.failed) == [
+        "altoo/unknown.wav",
+        "altoo/unknown.wav.error.txt",
+        "side.wav",
+        "side.wav.error.txt",
+        "side.wav.toml",
+        "text.wav",
+        "text.wav.error.txt",
+    ]
+    assert "side.wav.toml:2: unknown setting 'banana'" in (home.failed / "side.wav.error.txt").read_text()
+    assert "did you mean alto?" in (home.failed / "altoo" / "unknown.wav.error.txt").read_text()
+    queue = Queue.open_readonly(home.database)
+    assert {a.path: a.reason for a in queue.arrivals()} == {
+        b"notes.txt": "ignored: extension",
+        b"fifo.wav": "ignored: not a regular file",
+        b"link.wav": "ignored: symbolic link",
+    }
+    queue.close()
+
+
+def test_same_name_with_other_content_and_a_file_of_the_user_are_kept_apart(home: Home) -> None:
+    (home.outbox / "a.wav").write_bytes(b"mine")
+    drop(home, "a.wav", seed=1)
+    run_until_idle(home)
+    drop(home, "a.wav", seed=2)
+    drop(home, "A.WAV", seed=3)
+    run_until_idle(home)
+    assert (home.outbox / "a.wav").read_bytes() == b"mine"
+    assert len(files_below(home.outbox)) == 4
+    assert is_done(home, 3)
+
+
+def test_second_drop_of_a_file_at_work_is_a_duplicate(home: Home) -> None:
+    with running(home) as daemon:
+        drop(home, "slow-3-a.wav")
+        eventually(lambda: len(renders(home)) == 1, "the job is at work")
+        drop(home, "slow-3-a.wav")
+        eventually(lambda: len(jobs_of(home)) == 2, "the second drop is seen")
+        assert jobs_of(home)[1].state is JobState.DUPLICATE
+        eventually(lambda: jobs_of(home)[0].state is JobState.DONE, "the first is done")
+        assert daemon.process.poll() is None
+    assert files_below(home.outbox) == ["slow-3-a.wav"]
+    assert len(renders(home)) == 1
+
+
+def test_slow_copy_in_chunks_is_taken_once_and_whole(home: Home, tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", seconds=2)
+    data = (tmp_path / "a.wav").read_bytes()
+    with running(home), (home.inbox / "a.wav").open("wb") as file:
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        for part in range(4):
+            file.write(data[part * len(data) // 4 : (part + 1) * len(data) // 4])
+            file.flush()
+            time.sleep(0.4)  # longer than the settle time: only the container tells
+            assert part == 3 or not jobs_of(home)
+        eventually(lambda: is_done(home), "it is done")
+    assert soundfile.info(home.outbox / "a.wav").frames == 32_000
+
+
+def test_inbox_deleted_and_recreated_works_again(home: Home) -> None:
+    with running(home):
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        home.inbox.rmdir()
+        eventually(lambda: heartbeat(home)["last_error"] is not None, "the loss is reported")
+        home.inbox.mkdir()
+        drop(home, "a.wav")
+        eventually(lambda: is_done(home), "it is done")
+
+
+def test_second_daemon_is_refused_and_names_the_first(home: Home) -> None:
+    with running(home) as first:
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        with running(home) as second:
+            assert second.wait() != 0
+        assert f"process {first.process.pid} since" in (home.state / "test.log").read_text()
+        assert first.process.poll() is None
+
+
+def test_heartbeat_file_tells_who_works_on_what(home: Home) -> None:
+    with running(home) as daemon:
+        drop(home, "slow-2-a.wav")
+        eventually(lambda: len(renders(home)) == 1, "the job is at work")
+        eventually(lambda: heartbeat(home)["worker"]["state"] == "busy", "it says so")  # type: ignore[index]
+        record = heartbeat(home)
+        assert record["version"] == 1
+        assert record["pid"] == daemon.process.pid
+        assert record["last_error"] is None
+        worker, watcher = record["worker"], record["watcher"]
+        assert isinstance(worker, dict)
+        assert isinstance(watcher, dict)
+        assert worker["job_id"] == 1
+        assert worker["pid"] == int(renders(home)[0].split()[0])
+        assert worker["backend"] == "fake"
+        assert worker["rss"] > 1_000_000
+        assert watcher["mode"] == "events and rescan"
+        assert watcher["error"] is None
+        before = record["updated_at"]
+        eventually(lambda: heartbeat(home)["updated_at"] != before, "it beats")
+
+
+def test_sigterm_finishes_the_segment_and_gives_the_job_back(home: Home) -> None:
+    with running(home) as daemon:
+        drop(home, "slow-20-a.wav")
+        eventually(lambda: len(renders(home)) == 1, "the job is at work")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.wait(10) == 0
+    (job,) = jobs_of(home)
+    assert (job.state, job.attempt, job.claim_no) == (JobState.QUEUED, 0, 1)
+    assert files_below(home.outbox) == []
+    assert not (home.state / "daemon.json").exists()
+    assert (home.work / job.public_id / "slow-20-a.wav").is_file()
+
+
+def test_second_signal_stops_at_once_and_clean(home: Home) -> None:
+    with running(home) as daemon:
+        drop(home, "hang-a.wav")
+        eventually(lambda: (home.state / "fake-hang-a.wav").exists(), "the worker hangs")
+        daemon.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        daemon.process.send_signal(signal.SIGINT)
+        assert daemon.wait(2.5) == 0  # sooner than the three seconds a segment is given here
+    (job,) = jobs_of(home)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert files_below(home.outbox) == []
+
+
+def test_cancelled_jobs_stop_and_their_sources_are_found(home: Home) -> None:
+    with running(home):
+        drop(home, "slow-20-a.wav")
+        eventually(lambda: len(renders(home)) == 1, "the first is at work")
+        drop(home, "slow-20-b.wav", seed=1)
+        eventually(lambda: len(jobs_of(home)) == 2 and jobs_of(home)[1].state is JobState.QUEUED, "the second waits")
+        queue = Queue.open(home.database, owner=False)
+        queue.cancel(1)
+        queue.cancel(2)
+        queue.close()
+        eventually(lambda: len(files_below(home.failed)) == 4, "both sources are in failed/")
+    assert [j.state for j in jobs_of(home)] == [JobState.CANCELLED] * 2
+    assert files_below(home.outbox) == []
+    assert len(renders(home)) == 1
+
+
+def test_retried_job_uses_the_settings_file_that_was_put_right(home: Home) -> None:
+    (home.inbox / "a.wav.toml").write_text("transpose = 99")
+    drop(home, "a.wav")
+    run_until_idle(home)
+    (home.failed / "a.wav.toml").write_text("transpose = 9")
+    queue = Queue.open(home.database, owner=False)
+    queue.retry(1)
+    queue.close()
+    run_until_idle(home)
+    assert is_done(home)
+    assert renders(home)[0].endswith("a.wav alto 9")
+    assert files_below(home.failed) == []
+    assert files_below(home.processed) == ["a.wav", "a.wav.toml"]
+
+
+def test_daemon_loads_no_framework() -> None:
+    code = (
+        "import sys; import rvc_batch.jobs.daemon, rvc_batch.cli.run;"
+        "found = sorted({m.split('.')[0] for m in sys.modules} & {'mlx', 'torch', 'faiss', 'soundfile', 'scipy'});"
+        "sys.exit(', '.join(found) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")

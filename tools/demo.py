@@ -37,8 +37,9 @@ def main() -> None:
     daemon = subprocess.Popen([*rvc_batch(), "run"], stdout=log, stderr=subprocess.STDOUT, cwd=CHECKOUT)
     try:
         say(f"3/5 dropping {len(RECORDINGS)} recordings into inbox/{VOICE}/")
+        known = {job["id"] for job in list_jobs()}
         names = [drop(recording) for recording in RECORDINGS]
-        results = wait_for(names, daemon)
+        results = wait_for(names, known, daemon)
         say("4/5 status")
         subprocess.run([*rvc_batch(), "status"], check=False, cwd=CHECKOUT)
         say("5/5 picture")
@@ -81,20 +82,21 @@ def drop(recording: Path) -> str:
     return recording.name
 
 
-def wait_for(names: list[str], daemon: subprocess.Popen[bytes]) -> list[Path]:
+def wait_for(names: list[str], known: set[int], daemon: subprocess.Popen[bytes]) -> list[Path]:
     """Return the file each name became, when all are finished; any failure ends the demonstration."""
     deadline = time.monotonic() + PATIENCE_S
-    before = {job["id"] for job in list_jobs()}
-    with tqdm(total=len(names), unit="file", bar_format="      {desc}: {n}/{total} [{elapsed}]") as bar:
+    with tqdm(total=len(names), unit="file", bar_format="      {desc} {n}/{total} files, {elapsed}") as bar:
         while time.monotonic() < deadline:
             if daemon.poll() is not None:
                 sys.exit(f"the daemon ended early with {daemon.returncode}, see demo/daemon.log")
-            jobs = {Path(job["source_name"]).name: job for job in list_jobs() if job["id"] not in before}
+            jobs = {Path(job["source_name"]).name: job for job in list_jobs() if job["id"] not in known}
             for job in jobs.values():
                 if job["state"] in ("failed", "cancelled"):
                     sys.exit(f"job {job['id']} {job['state']}: {job['error']}")
             finished = [job for job in jobs.values() if job["state"] == "done"]
-            bar.set_description(next((str(j["stage"]) for j in jobs.values() if j["state"] == "running"), "waiting"))
+            bar.set_description_str(
+                next((str(j["stage"]) for j in jobs.values() if j["state"] == "running"), "waiting")
+            )
             bar.update(len(finished) - bar.n)
             if len(finished) == len(names):
                 return [HOME / "outbox" / jobs[name]["output_rel"] for name in names]

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
-from rvc_batch.engine.mel_basis import mel_filter_bank
-from rvc_batch.importers.store import ModelStore
 from tqdm import tqdm
 
 from rvc_batch.engine.backend import Backend, open_backend
@@ -34,12 +32,14 @@ from rvc_batch.engine.excitation import HarmonicPhase, sample_prior
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import FLOAT64, ScratchSignal, highpass_to_file
 from rvc_batch.engine.finishing import Rendering, source_envelope
+from rvc_batch.engine.mel_basis import mel_filter_bank
 from rvc_batch.engine.network_config import FRAME_RATE_HZ, HOP_16K
 from rvc_batch.engine.pitch import decode_salience, fill_unvoiced, transpose
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import find_cuts, plan_segments, upstream_frames
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import ContentFeatures, PitchTrack, SynthesisInputs
+from rvc_batch.importers.store import ModelStore
 
 Arrays = dict[str, Any]
 Entry = dict[str, Any]

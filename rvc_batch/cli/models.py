@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
+from rvc_batch.cli.printing import as_json
 
 if TYPE_CHECKING:
     from rvc_batch.engine.voice import Voice
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from rvc_batch.importers.store import ModelStore, VoiceListing
 
 KIND_NAMES = {"hubert": "content network", "rmvpe": "pitch network", "synthesizer": "voice", "index": "index"}
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def import_models(
     ctx: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Model files or folders of any kind.")],
-    as_json: AsJson = False,
+    json: options.AsJson = False,
 ) -> None:
     """Import voices (.pth), indexes, HuBERT and RMVPE files: recognised by content, copied into the home."""
     from rvc_batch.importers.adopt import adopt
@@ -38,24 +38,24 @@ def import_models(
     adopted = []
     for path in paths:
         adopted.append(adopt(path, store))
-        if not as_json:
+        if not json:
             _print_line(_adopted_line(adopted[-1]))
-    if as_json:
-        typer.echo(json.dumps([_adopted_values(a) for a in adopted]))
+    if json:
+        typer.echo(as_json(imported=[_adopted_values(a) for a in adopted]))
 
 
 def voices(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Import and describe this voice.")] = "",
-    as_json: AsJson = False,
+    json: options.AsJson = False,
 ) -> None:
     """List the voices of the library, or import and describe one."""
     store = _store(ctx)
     wanted = store.voice(name).name if name else None  # imports it, or raises what is wrong with it
     listings = [x for x in store.listing() if wanted in (None, x.name)]
     values = [_listing_values(x) for x in listings]
-    if as_json:
-        typer.echo(json.dumps(values[0] if name else values))
+    if json:
+        typer.echo(as_json(voices=values))
     elif name:
         _print_rows([(key, _text(value)) for key, value in values[0].items()])
     elif not listings:

@@ -45,6 +45,7 @@ from rvc_batch.engine.types import (
     SynthesisInputs,
 )
 from rvc_batch.engine.voice import Voice
+from rvc_batch.errors import ModelNotRvc
 from rvc_batch.version import __version__
 
 MIN_SAMPLES = 2 * HOP_16K  # shorter inputs are padded with silence and trimmed back
@@ -204,7 +205,14 @@ class Conversion:
     def _content(self, wave: F32) -> ContentFeatures:
         is_v1 = self.voice.config.version == "v1"
         layer = self.rules.v1_layer if is_v1 else V2_LAYER
-        return ContentFeatures(self.backend.content(wave, layer=layer, project=is_v1))
+        features = ContentFeatures(self.backend.content(wave, layer=layer, project=is_v1))
+        if features.dim != self.voice.config.feature_dim:
+            raise ModelNotRvc(
+                f"voice {self.voice.name} ({self.voice.config.version}) expects content features "
+                f"{self.voice.config.feature_dim} wide, the content network gives {features.dim}; it was trained with "
+                "another one"
+            )
+        return features
 
     def _align(
         self, segment: Segment, mixed: ContentFeatures, raw: ContentFeatures, track: PitchTrack | None

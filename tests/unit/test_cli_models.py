@@ -37,8 +37,11 @@ class Shell:
             raise result.exception
         return result.output
 
-    def json(self, *arguments: str | Path) -> Any:
-        return json.loads(self(*arguments, "--json"))
+    def json(self, command: str, *arguments: str | Path) -> list[Any]:
+        answer = json.loads(self(command, *arguments, "--json"))
+        assert answer["version"] == 1
+        found: list[Any] = answer["imported" if command == "import" else "voices"]
+        return found
 
     def put(self, file: str, target: str) -> Path:
         path = self.outside / target
@@ -183,7 +186,7 @@ def test_voices_lists_without_importing(shell: Shell) -> None:
 def test_voices_with_a_name_imports_and_describes(shell: Shell) -> None:
     shell.home.voices.mkdir(parents=True)
     shutil.copyfile(shell.generated / OTHER, shell.home.voices / "bob.pth")
-    bob = shell.json("voices", "bob")
+    (bob,) = shell.json("voices", "bob")
     assert (bob["imported"], bob["embedder"], bob["sample_rate"]) == (True, "contentvec", 48_000)
     assert "48000" in shell("voices", "bob")
     with pytest.raises(VoiceUnknown, match="near matches: bob"):

@@ -1,5 +1,6 @@
 """The main path with a numpy backend: lengths, seams, seeds, stopping, and refusals."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile as sf
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes
-from rvc_batch.errors import OutputInvalid, SettingsInvalid, Stopped
+from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
 from tests.engine_fakes import NumpyBackend, fake_voice
 
 QUIET = ConversionSettings(index_rate=0.0, output_format="wav32f", rms_mix_rate=1.0)
@@ -102,6 +103,13 @@ def test_stopping_at_a_segment_border_leaves_nothing_behind(tmp_path: Path) -> N
 def test_a_speaker_the_voice_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="speaker_id is 2, voice fake has speakers 0 to 1"):
         convert(tmp_path, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(speaker_id=2))
+
+
+def test_a_voice_of_another_content_network_is_refused(tmp_path: Path) -> None:
+    voice = fake_voice()
+    wide = replace(voice, config=replace(voice.config, feature_dim=768))
+    with pytest.raises(ModelNotRvc, match="expects content features 768 wide, the content network gives 8"):
+        convert(tmp_path, speechlike(16_000, 16_000), 16_000, voice=wide)
 
 
 def test_a_voice_without_an_index_is_rendered_with_a_warning(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def _each(ctx: typer.Context, numbers: list[int], verb: Callable[[Queue, int], J
 
 def _rows(found: list[Job]) -> Iterator[tuple[str, ...]]:
     now = time.time()
-    yield "#", "state", "voice", "file", "audio", "speed", "attempt", "since", ""
+    yield "#", "state", "voice", "file", "audio", "speed", "attempt", "since", "error"
     for each in found:
         speed = each.seconds_in / each.wall_seconds if each.seconds_in and each.wall_seconds else None
         since = each.finished_at or each.started_at or each.queued_at or each.created_at

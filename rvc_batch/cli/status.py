@@ -71,7 +71,8 @@ def _facts(found: Status) -> Iterator[tuple[str, str]]:
     if daemon.is_alive and worker is not None:
         warm = ", ".join(worker.warm_voices) or "no voice"
         heard = f"heard {span(worker.age_s)} ago" if worker.age_s is not None else "not heard yet"
-        yield "worker", f"pid {worker.pid}   {worker.state}   warm: {warm}   {heard}   restarts {worker.restarts}"
+        process = "no process" if worker.pid is None else f"pid {worker.pid}"
+        yield "worker", f"{process}   {worker.state}   warm: {warm}   {heard}   restarts {worker.restarts}"
         yield "device", f"{worker.device or '–'}   {worker.backend}   rss {size(worker.rss)}"
     rescan = f"   rescan {span(daemon.rescan_age_s)} ago" if daemon.is_alive else ""
     trouble = daemon.inbox_error or found.inbox.error

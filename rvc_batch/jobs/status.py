@@ -7,29 +7,23 @@ still reported. Old facts carry their age. Nothing here writes, waits for a lock
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from rvc_batch.db.schema import REVISIONS
 from rvc_batch.errors import RvcBatchError
 from rvc_batch.home import Home
+from rvc_batch.jobs.daemon_facts import DaemonFacts, age_of, read_daemon, rounded
 from rvc_batch.jobs.estimate import Speed, TimeLeft, speed_of, time_left
 from rvc_batch.jobs.models import NOT_PAUSED, Arrival, ArrivalVerdict, JobState, PauseState
 from rvc_batch.jobs.overview import Overview
 from rvc_batch.jobs.reading import QueueReader
 from rvc_batch.version import __version__
 
-STATUS_VERSION = 1
-HEARTBEAT_VERSION = 1
-STALE_S = 15.0  # the daemon writes its heartbeat about once a second
 LOW_SPACE = 1 << 30  # bytes
 
 
@@ -45,38 +39,6 @@ class Word(StrEnum):
 
 FINE, IMPAIRED, DOWN, CANNOT_TELL = 0, 1, 2, 3  # exit codes
 EXIT_CODES = {Word.OK: FINE, Word.BUSY: FINE, Word.PAUSED: IMPAIRED, Word.DEGRADED: IMPAIRED, Word.DOWN: DOWN}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerFacts:
-    """The worker, as the daemon last knew it."""
-
-    pid: int | None
-    state: str
-    backend: str
-    device: str
-    warm_voices: tuple[str, ...]
-    rss: int | None
-    job_id: int | None
-    age_s: float | None  # since its last word
-    restarts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class DaemonFacts:
-    """The daemon. `trouble` is empty while it lives and reports."""
-
-    is_alive: bool
-    trouble: str
-    pid: int | None = None
-    version: str = ""
-    uptime_s: float | None = None
-    age_s: float | None = None  # since its last heartbeat
-    inbox_mode: str = ""
-    rescan_age_s: float | None = None
-    inbox_error: str = ""
-    last_error: str = ""
-    worker: WorkerFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,78 +135,6 @@ def verdict(
     return Word.OK, "idle, the inbox is watched", ""
 
 
-def read_daemon(home: Home, now: float) -> DaemonFacts:
-    """Read the heartbeat file and find out whether the process that wrote it lives."""
-    path = home.state / "daemon.json"
-    try:
-        beat = json.loads(path.read_bytes())
-        if beat["version"] != HEARTBEAT_VERSION:
-            return DaemonFacts(is_alive=False, trouble=f"{path} was written by another version of rvc-batch")
-        return _daemon(beat, now)
-    except FileNotFoundError:
-        return DaemonFacts(is_alive=False, trouble="the daemon is not running")
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        return DaemonFacts(is_alive=False, trouble=f"{path} cannot be read ({type(e).__name__}: {e})")
-
-
-def _daemon(beat: dict[str, Any], now: float) -> DaemonFacts:
-    pid, age = int(beat["pid"]), _age(beat["updated_at"], now)
-    is_alive, trouble = True, ""
-    if not _is_running(pid, beat, is_fresh=age is not None and age < STALE_S):
-        is_alive, trouble = False, f"the daemon (pid {pid}) is gone, its last word is {_round(age)} old"
-    elif age is None or age >= STALE_S:
-        trouble = f"the daemon (pid {pid}) lives but has said nothing for {_round(age)}"
-    watcher = beat.get("watcher") or {}
-    worker = beat.get("worker")
-    return DaemonFacts(
-        is_alive=is_alive,
-        trouble=trouble,
-        pid=pid,
-        version=str(beat.get("app_version", "")),
-        uptime_s=_age(beat["started_at"], now) if is_alive else None,
-        age_s=age,
-        inbox_mode=str(watcher.get("mode", "")),
-        rescan_age_s=_age(watcher.get("last_rescan_at"), now),
-        inbox_error=str(watcher.get("error") or ""),
-        last_error=str(beat.get("last_error") or ""),
-        worker=None if worker is None else _worker(worker, now),
-    )
-
-
-def _worker(found: dict[str, Any], now: float) -> WorkerFacts:
-    return WorkerFacts(
-        pid=found.get("pid"),
-        state=str(found.get("state", "")),
-        backend=str(found.get("backend", "")),
-        device=str(found.get("device", "")),
-        warm_voices=tuple(found.get("warm_voices", ())),
-        rss=found.get("rss"),
-        job_id=found.get("job_id"),
-        age_s=_age(found.get("updated_at"), now),
-        restarts=int(found.get("restarts", 0)),
-    )
-
-
-def _is_running(pid: int, beat: dict[str, Any], *, is_fresh: bool) -> bool:
-    """Tell whether this process exists and is the one that wrote the heartbeat: numbers are used again."""
-    if beat.get("host") not in (None, platform.node()):
-        return is_fresh  # another machine's process cannot be asked
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it runs as another user
-    if is_fresh:
-        return True
-    import psutil
-
-    try:
-        return abs(float(psutil.Process(pid).create_time()) - float(beat["process_start"])) < 2.0
-    except psutil.Error:
-        return False
-
-
 def read_database(path: Path, clock: Callable[[], float]) -> DatabaseFacts:
     """Read the database without writing; an error becomes a fact."""
     try:
@@ -279,7 +169,7 @@ def notes(status: Status) -> list[str]:
     for arrival in status.database.arrivals:
         if arrival.verdict in (ArrivalVerdict.INCOMPLETE, ArrivalVerdict.UNREADABLE):
             name = arrival.path.decode("utf-8", "replace")
-            still = _round(_age(arrival.last_change, status.at))
+            still = rounded(age_of(arrival.last_change, status.at))
             lines.append(f"inbox/{name} is {arrival.verdict}: {arrival.reason}; unchanged for {still}")
     free = status.outbox.free_bytes
     if free is not None and free < LOW_SPACE:
@@ -294,16 +184,3 @@ def _folder(path: Path) -> FolderFacts:
         return FolderFacts(path=str(path), free_bytes=shutil.disk_usage(path).free)
     except OSError as e:
         return FolderFacts(path=str(path), error=f"{path} cannot be used: {e.strerror}")
-
-
-def _age(then: float | None, now: float) -> float | None:
-    """Return seconds since then; a clock that was set back never makes it negative."""
-    return None if then is None else max(now - float(then), 0.0)
-
-
-def _round(seconds: float | None) -> str:
-    if seconds is None:
-        return "an unknown time"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

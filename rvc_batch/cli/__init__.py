@@ -47,11 +47,10 @@ def build_app() -> typer.Typer:
                 "or ~/rvc-batch."
             ),
         ] = None,
-        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+        ] = False,
     ) -> None:
-        if version:
-            typer.echo(f"rvc-batch {__version__}")
-            raise typer.Exit
         from rvc_batch.home import locate_home
 
         ctx.obj = Context(home=locate_home(home))
@@ -62,6 +61,12 @@ def build_app() -> typer.Typer:
     run.register(app)
     status.register(app)
     return app
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"rvc-batch {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

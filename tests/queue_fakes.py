@@ -103,9 +103,15 @@ def report(*, seconds_in: float = 60.0, wall_seconds: float = 6.0) -> Conversion
 
 
 def claim_all(path: Path, worker: str, start: Barrier, taken: ProcessQueue[int]) -> None:
-    """Claim until nothing is left; runs in a process of its own."""
+    """Claim one job, wait for the others to have one too, then claim until nothing is left.
+
+    Runs in a process of its own. SQLite's lock is not fair: without the meeting one process may take everything.
+    """
     queue = Queue.open(path, owner=False)
-    start.wait(60)
+    is_waiting = True
     while (job := queue.claim(worker, pid=os.getpid(), lease_seconds=600)) is not None:
         taken.put(job.id)
+        if is_waiting:
+            start.wait(60)
+            is_waiting = False
     taken.put(-1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -114,7 +115,8 @@ def open_writer(
 
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver's own BEGIN is off; ours is below
-        pragmas = ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"]
+        _switch_to_wal(connection, timeout_s)
+        pragmas = ["synchronous = FULL", "foreign_keys = ON"]
         if not checkpoints:
             pragmas.append("wal_autocheckpoint = 0")
         if sys.platform == "darwin":
@@ -221,6 +223,20 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _switch_to_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Turn the write-ahead log on; two processes that do so at once find the file locked, without SQLite's own wait."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _set_pragmas(connection, ["journal_mode = WAL"])
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _set_pragmas(connection: sqlite3.Connection, pragmas: list[str]) -> None:

@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--networks", choices=VOICES, default="tiny")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10, 60])
     parser.add_argument("--backend", choices=("mlx", "torch"), default="mlx")
-    parser.add_argument("--memory-limit-mb", type=int, default=0)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -50,7 +49,7 @@ def main() -> None:
             source = Path(folder) / "speech.flac"
             write_speech(source, minutes * 60)
             command = [sys.executable, __file__, "--child", str(source), "--networks", options.networks]
-            command += ["--backend", options.backend, "--memory-limit-mb", str(options.memory_limit_mb)]
+            command += ["--backend", options.backend]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
             rows.append({"minutes": minutes} | json.loads(done.stdout.splitlines()[-1]))
             tqdm.write(json.dumps(rows[-1]))
@@ -58,7 +57,6 @@ def main() -> None:
     result = {
         "networks": options.networks,
         "backend": options.backend,
-        "memory_limit_mb": options.memory_limit_mb,
         "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
         "rows": rows,
         "peak_rss_relative_to_first": [round(r["peak_rss_mb"] / shortest, 3) for r in rows],
@@ -73,7 +71,6 @@ def convert_one(options: argparse.Namespace) -> None:
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
     from rvc_batch.engine.settings import ConversionSettings
-    from rvc_batch.engine.tiling import sizes_for
     from rvc_batch.importers.store import ModelStore
 
     folder = CHECKPOINTS / options.networks

@@ -33,11 +33,6 @@ class WorkSizes:
 DEFAULT_SIZES = WorkSizes()
 
 
-def sizes_for(memory_limit_bytes: int) -> WorkSizes:
-    """Return sizes that keep the process below about `memory_limit_bytes`; 0 means no limit."""
-    return DEFAULT_SIZES
-
-
 @dataclass(frozen=True)
 class Halo:
     """Frames of context that a tile needs before and after what it keeps."""

@@ -77,7 +77,7 @@ def convert_one(options: argparse.Namespace) -> None:
     store = ModelStore(models=folder, voices=folder / "voices", cache=ROOT / "build" / "model-cache")
     voice = store.voice_file(folder / "voices" / f"{VOICES[options.networks]}.pth")
     backend = open_backend(options.backend, hubert=store.hubert(), rmvpe=store.rmvpe())
-    converter = Converter(backend, scratch=options.child.parent, sizes=sizes_for(options.memory_limit_mb * 1_000_000))
+    converter = Converter(backend, scratch=options.child.parent)
     settings = ConversionSettings(index_rate=0.0)
     target = options.child.with_name("out.wav")
     report = converter.convert(options.child, target, voice=voice, settings=settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,12 @@ import typer
 
 from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
-from rvc_batch.cli.printing import ago, as_json, printable, size
+from rvc_batch.cli.printing import ago, as_json, columns, printable, size
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the tree."""
-    for command in (why, backup):
+    for command in (why, backup, doctor):
         app.command()(command)
 
 
@@ -56,6 +57,38 @@ def backup(
     target = default_target(home, time.time()) if file is None else file.expanduser().absolute()
     count = make_backup(home, target)
     typer.echo(as_json(backup=str(target), size=count) if json else f"{printable(str(target))}   {size(count)}")
+
+
+def doctor(
+    ctx: typer.Context,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read the whole database, work/ and outbox, too; takes its time.")
+    ] = False,
+    json: options.AsJson = False,
+) -> None:
+    """Check everything the box rests on, and say what to do about what is wrong.
+
+    Exits with 0 if all is well, 1 with warnings, 2 if something does not work.
+    """
+    from rvc_batch.jobs.doctor import Level, examine
+
+    found = list(examine(_context(ctx).home, deep=deep))
+    worst = max(finding.level.severity for finding in found)
+    if json:
+        typer.echo(as_json(findings=found, exit_code=worst))
+    else:
+        rows = [(finding.level.upper(), finding.check, finding.what) for finding in found]
+        typer.echo("\n".join(_with_remedies(columns(rows).splitlines(), [finding.remedy for finding in found])))
+        counts = [sum(finding.level is level for finding in found) for level in (Level.WARNING, Level.FAULT)]
+        typer.echo(f"\n{len(found)} checks, {counts[0]} warnings, {counts[1]} faults")
+    raise typer.Exit(worst)
+
+
+def _with_remedies(lines: list[str], remedies: list[str]) -> Iterator[str]:
+    for line, remedy in zip(lines, remedies, strict=True):
+        yield line
+        if remedy:
+            yield f"          → {printable(remedy)}"
 
 
 def _context(ctx: typer.Context) -> Context:

@@ -328,7 +328,8 @@ def test_add_refuses_what_cannot_work_before_copying(home: Home, song: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "command", ["jobs", "job", "retry", "cancel", "pause", "resume", "drain", "add", "status", "why", "backup"]
+    "command",
+    ["jobs", "job", "retry", "cancel", "pause", "resume", "drain", "add", "status", "why", "backup", "doctor"],
 )
 def test_every_command_has_help_and_json(home: Home, command: str) -> None:
     shown = run(home, command, "--help").stdout

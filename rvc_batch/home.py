@@ -72,6 +72,11 @@ class Home:
         return self.state / "model-cache"
 
     @property
+    def backups(self) -> Path:
+        """Copies of the job database."""
+        return self.state / "backups"
+
+    @property
     def logs(self) -> Path:
         """Rotating logs."""
         return self.state / "logs"

@@ -27,7 +27,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, run, status
+    from rvc_batch.cli import convert, jobs, models, run, status, upkeep
 
     app = typer.Typer(
         name="rvc-batch",
@@ -60,6 +60,7 @@ def build_app() -> typer.Typer:
     jobs.register(app)
     run.register(app)
     status.register(app)
+    upkeep.register(app)
     return app
 
 

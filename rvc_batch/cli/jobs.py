@@ -1,4 +1,4 @@
-"""Commands that read and steer the queue: `jobs`, `job`, `retry`, `cancel`, `pause`, `resume`, `add`."""
+"""Commands that read and steer the queue: `jobs`, `job`, `retry`, `cancel`, `pause`, `resume`, `drain`, `add`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Numbers = Annotated[list[int], typer.Argument(metavar="ID…", help="Numbers of 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the tree."""
-    for command in (jobs, job, retry, cancel, pause, resume, add):
+    for command in (jobs, job, retry, cancel, pause, resume, drain, add):
         app.command()(command)
 
 
@@ -73,9 +73,22 @@ def job(
         typer.echo("\n".join(_whole_job(found, attempts, events)))
 
 
-def retry(ctx: typer.Context, numbers: Numbers, json: options.AsJson = False) -> None:
-    """Queue failed or cancelled jobs again, each with a new budget of attempts."""
-    _each(ctx, numbers, lambda queue, number: queue.retry(number), "queued again", json=json)
+def retry(
+    ctx: typer.Context,
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID…]", help="Numbers of jobs, as `jobs` shows them.")
+    ] = None,
+    error: Annotated[str, typer.Option(metavar="CODE", help="All failed jobs with this code instead.")] = "",
+    all_failed: Annotated[bool, typer.Option("--all-failed", help="All failed jobs instead.")] = False,
+    json: options.AsJson = False,
+) -> None:
+    """Queue failed or cancelled jobs again, each with a new budget of attempts; their history stays."""
+    if bool(numbers) + bool(error) + all_failed != 1:
+        raise SettingsInvalid("retry wants numbers of jobs, or --error CODE, or --all-failed; exactly one of them")
+    wanted = numbers or _failed(ctx, error)
+    _each(ctx, wanted, lambda queue, number: queue.retry(number), "queued again", json=json)
+    if not wanted and not json:
+        typer.echo(f"no failed job{f' with {printable(error)}' if error else ''}")
 
 
 def cancel(ctx: typer.Context, numbers: Numbers, json: options.AsJson = False) -> None:
@@ -95,10 +108,25 @@ def pause(
 
 
 def resume(ctx: typer.Context, json: options.AsJson = False) -> None:
-    """Let jobs be started again."""
+    """Let jobs be started, and files be taken from the inbox, again."""
     with closing(_open(ctx)) as queue:
         queue.resume()
     typer.echo(as_json(paused=False) if json else "resumed")
+
+
+def drain(ctx: typer.Context, json: options.AsJson = False) -> None:
+    """Finish every job there is, and take nothing new from the inbox until `resume`. Survives a restart.
+
+    Files may still be dropped: they wait in the inbox. Ends a pause by hand, because jobs are to be finished.
+    """
+    from rvc_batch.jobs.models import ACTIVE
+
+    with closing(_open(ctx)) as queue:
+        queue.drain()
+        counts = queue.counts()
+    left = sum(counts[state] for state in ACTIVE)
+    text = f"draining, {left} jobs to finish; `rvc-batch status` shows when, `rvc-batch resume` goes on"
+    typer.echo(as_json(draining=True, unfinished=left) if json else text)
 
 
 def add(
@@ -156,6 +184,15 @@ def _open(ctx: typer.Context) -> Queue:
     from rvc_batch.jobs.queue import Queue
 
     return Queue.open(_context(ctx).home.database, owner=False, busy_waits=COMMAND_BUSY_WAITS)
+
+
+def _failed(ctx: typer.Context, code: str) -> list[int]:
+    """Return the numbers of failed jobs, of this code if one is given, oldest first."""
+    from rvc_batch.jobs.models import JobState
+    from rvc_batch.jobs.reading import QueueReader
+
+    with closing(QueueReader.open_readonly(_context(ctx).home.database)) as reader:
+        return [job.id for job in reader.list(state=JobState.FAILED, error_code=code or None)][::-1]
 
 
 def _each(ctx: typer.Context, numbers: list[int], verb: Callable[[Queue, int], Job], done: str, *, json: bool) -> None:

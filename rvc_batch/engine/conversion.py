@@ -32,6 +32,7 @@ from rvc_batch.engine.pitch_windows import track_pitch
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import find_cuts, plan_segments, segment_frames, upstream_frames
 from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.space import check_space
 from rvc_batch.engine.tiling import WorkSizes, synthesis_halo, tiles
 from rvc_batch.engine.types import (
     F32,
@@ -108,6 +109,8 @@ class Conversion:
             self.backend.load_voice(self.voice)
         record = self.workspace.load(self.request.key)
         prepared = self._prepare(source) if record is None else self._reopen(record)
+        if record is None:  # else part of it is on disk already
+            self._check_space(prepared, target)
         segments = plan_segments(prepared.cuts, prepared.signal.samples, self.rules, exact=self.is_exact)
         self.inspect("split", np.array(prepared.cuts, np.int64))
         self.inspect("segments", np.array([s.samples for s in segments], np.int64))
@@ -135,6 +138,14 @@ class Conversion:
             decoded.signal.remove()
             cuts = tuple(find_cuts(signal, self.rules))
         return _Prepared(decoded.info, signal, cuts, tuple(decoded.warnings))
+
+    def _check_space(self, prepared: _Prepared, target: Path) -> None:
+        rendered = self.voice.sample_rate
+        rates = (rendered, self.settings.resample_rate or rendered)
+        seconds = prepared.info.frames / prepared.info.sample_rate
+        check_space(
+            target, self.workspace.folder, seconds=seconds, rates=rates, output_format=self.settings.output_format
+        )
 
     def _reopen(self, record: Record) -> _Prepared:
         signal = ScratchSignal(self.workspace.filtered, record.signal_samples)

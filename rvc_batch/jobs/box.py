@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from rvc_batch.db.engine import Database
 from rvc_batch.db.schema import arrivals, meta, workers
 from rvc_batch.jobs.models import Arrival, JobError
-from rvc_batch.jobs.reading import PAUSE_KEY, QueueReader
+from rvc_batch.jobs.reading import DRAIN_KEY, PAUSE_KEY, QueueReader
 from rvc_batch.jobs.retry_policy import PAUSE_SECONDS
 from rvc_batch.version import __version__
 
@@ -32,9 +32,25 @@ class BoxState(QueueReader):
         """Let no job be claimed until `resume`."""
         self._db.write(lambda c: self._store_pause(c, reason=reason, code="", since=self._clock(), until=None))
 
+    def drain(self) -> None:
+        """Let no more files become jobs until `resume`; those there are get finished, so a pause by hand ends."""
+
+        def body(c: Connection) -> None:
+            if not self._paused(c).code:
+                self._delete_pause(c)
+            if not self._is_draining(c):
+                c.execute(meta.insert().values(key=DRAIN_KEY, value=json.dumps(self._clock())))
+
+        self._db.write(body)
+
     def resume(self) -> None:
-        """Let jobs be claimed again, whatever the pause was for."""
-        self._db.write(lambda c: self._delete_pause(c))
+        """Let jobs be claimed and files become jobs again, whatever the pause was for."""
+
+        def body(c: Connection) -> None:
+            self._delete_pause(c)
+            c.execute(meta.delete().where(meta.c.key == DRAIN_KEY))
+
+        self._db.write(body)
 
     def register_worker(self, worker_id: str, *, pid: int, backend: str = "", device: str = "") -> None:
         """Note a new worker process; `worker_id` is random, never a host name."""

@@ -20,6 +20,7 @@ from rvc_batch.config import Settings, load_settings
 from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
+from rvc_batch.jobs.backup import back_up_if_due
 from rvc_batch.jobs.heartbeat import HeartbeatFile
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.lock import FileLock
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 DAEMON_LOCK = "daemon.lock"
 TICK_SECONDS = 1.0
+BACKUP_SECONDS = 3600.0
 PATIENCE_STARTS = 3  # with `until_idle`: failed starts of the worker after which it is pointless to wait
 
 
@@ -121,6 +123,7 @@ class Daemon:
                 supervisor.tick(TICK_SECONDS)
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
                     sources.sweep(lambda number: _find(queue, number))
+                    back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
                     swept = time.monotonic()
                 if self._options.until_idle and not stopping and self._is_done(queue, supervisor, watcher):
                     return

@@ -26,7 +26,7 @@ Events: TypeAlias = list[Event]
 Workers: TypeAlias = list[WorkerRecord]
 Arrivals: TypeAlias = list[Arrival]
 
-PAUSE_KEY = "pause"
+PAUSE_KEY, DRAIN_KEY = "pause", "drain"  # in `meta`
 
 
 class QueueReader:
@@ -134,6 +134,10 @@ class QueueReader:
         """Return whether jobs may be claimed now."""
         return self._db.read(self._paused)
 
+    def is_draining(self) -> bool:
+        """Return whether files of the inbox are left there until `resume`."""
+        return self._db.read(self._is_draining)
+
     def overview(self) -> Overview:
         """Return what `status` shows, as one consistent view."""
         return self._db.read(lambda c: read_overview(c, self._clock()))
@@ -174,6 +178,9 @@ class QueueReader:
             since=stored["since"],
             until=until,
         )
+
+    def _is_draining(self, c: Connection) -> bool:
+        return self._meta(c, DRAIN_KEY) is not None
 
     @staticmethod
     def _meta(c: Connection, key: str) -> str | None:

@@ -70,6 +70,18 @@ class Sources:
             )
         return path
 
+    def set_aside(self, job: Job) -> Path | None:
+        """Return where in failed/ the source of a job lies, recognised by its content, or None."""
+        folder = self._home.failed / Path(os.fsdecode(job.source_rel)).parent
+        own = os.fsencode(_own_name(job.source_rel))
+        for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
+            try:
+                if durable.digest(folder / name)[0] == job.content_sha256:
+                    return folder / name
+            except OSError:
+                continue
+        return None
+
     def settle(self, job: Job) -> None:
         """Move the source of a job that has ended to where the user finds it. Can be repeated.
 
@@ -127,25 +139,18 @@ class Sources:
         shutil.rmtree(folder)
 
     def _bring_back(self, job: Job, path: Path) -> bool:
-        folder = self._home.failed / Path(os.fsdecode(job.source_rel)).parent
-        own = os.fsencode(_own_name(job.source_rel))
-        for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
-            found = folder / name
-            try:
-                if durable.digest(found)[0] != job.content_sha256:
-                    continue
-            except OSError:
-                continue
-            self.open_folder(job)
-            for companion in companions(folder, name):
-                durable.link_or_copy(companion, path.with_name(renamed(companion.name, name, path.name)))
-                companion.unlink()
-            durable.link_or_copy(found, path)
-            durable.sync_folder(path.parent)
-            found.unlink()
-            _error_file(found).unlink(missing_ok=True)
-            return True
-        return False
+        found = self.set_aside(job)
+        if found is None:
+            return False
+        self.open_folder(job)
+        for companion in companions(found.parent, found.name):
+            durable.link_or_copy(companion, path.with_name(renamed(companion.name, found.name, path.name)))
+            companion.unlink()
+        durable.link_or_copy(found, path)
+        durable.sync_folder(path.parent)
+        found.unlink()
+        _error_file(found).unlink(missing_ok=True)
+        return True
 
 
 def companions(folder: Path, name: str) -> list[Path]:

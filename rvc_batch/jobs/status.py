@@ -51,6 +51,7 @@ class DatabaseFacts:
     note: str = ""
     overview: Overview | None = None
     pause: PauseState = NOT_PAUSED
+    is_draining: bool = False
     arrivals: tuple[Arrival, ...] = ()
 
 
@@ -128,10 +129,13 @@ def verdict(
     for trouble in (daemon.inbox_error, inbox.error, outbox.error, daemon.last_error):
         if trouble:
             return Word.DEGRADED, trouble, ""
+    draining = "draining, nothing new is taken: " if database.is_draining else ""
     if running:
-        return Word.BUSY, f"converting {running}, {queued} waiting", ""
+        return Word.BUSY, f"{draining}converting {running}, {queued} waiting", ""
     if queued:
-        return Word.BUSY, f"{queued} waiting", ""
+        return Word.BUSY, f"{draining}{queued} waiting", ""
+    if draining:
+        return Word.PAUSED, "drained: every job has ended, nothing new is taken", "rvc-batch resume"
     return Word.OK, "idle, the inbox is watched", ""
 
 
@@ -153,6 +157,7 @@ def read_database(path: Path, clock: Callable[[], float]) -> DatabaseFacts:
             note=note,
             overview=overview,
             pause=reader.paused(),
+            is_draining=reader.is_draining(),
             arrivals=tuple(reader.arrivals()),
         )
     except RvcBatchError as e:

@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0  # between looks while a file settles; shorter where the settle time is
 NETWORK_SETTLE_SECONDS = 10.0  # size and times travel slowly over a share
 NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smbfs", "smb3", "afpfs", "webdav", "9p", "macfuse", "osxfuse"})
+READY = (Verdict.INSPECT, Verdict.ACCEPT, Verdict.EMPTY, Verdict.TRUNCATED)  # to be taken, one way or another
+DRAINING = "the box drains: nothing new is taken until `rvc-batch resume`"
 MAX_ARRIVALS = 1000  # of those shown
 
 
@@ -57,8 +59,9 @@ class Intake(Protocol):
 
 
 class ArrivalBoard(Protocol):
-    """Where the files that are no jobs yet are shown (`jobs.queue.Queue`)."""
+    """Where the files that are no jobs yet are shown, and whether new ones may be taken (`jobs.queue.Queue`)."""
 
+    def is_draining(self) -> bool: ...
     def replace_arrivals(self, found: list[Arrival]) -> None: ...
 
 
@@ -96,6 +99,7 @@ class Watcher:
         self._last_look: float | None = None
         self._shown: list[tuple[bytes, str]] | None = None
         self._error = ""
+        self._is_closed = False  # the box drains: what is ready stays where it is
 
     def run(self) -> None:
         """Look until `stop` is called."""
@@ -107,7 +111,8 @@ class Watcher:
                 checked = now
             self.look()
             interval = self._interval()
-            self._hints.wait(interval if self.is_expecting else self._settings().rescan_seconds)
+            is_watching = self.is_expecting or self._is_closed
+            self._hints.wait(interval if is_watching else self._settings().rescan_seconds)
             self._stop.wait(interval - (self._monotonic() - now))  # a storm of events is one look
         self._hints.close()
 
@@ -119,7 +124,7 @@ class Watcher:
     @property
     def is_expecting(self) -> bool:
         """Is a file on its way to become a job? False before the first look only if nothing went wrong."""
-        waiting = any(j.verdict is not Verdict.UNREADABLE for j in self._judgements.values())
+        waiting = not self._is_closed and any(j.verdict is not Verdict.UNREADABLE for j in self._judgements.values())
         return waiting or self._last_look is None or bool(self._error)
 
     def status(self) -> WatcherStatus:
@@ -133,7 +138,11 @@ class Watcher:
             listing = list_inbox(self._inbox, depth=self._settings().depth)
             self._follow(listing, self._monotonic())
             self._intake.resume()
-            self._take_complete()
+            self._is_closed = self._board.is_draining()
+            if self._is_closed:
+                self._hold_back()
+            else:
+                self._take_complete()
             self._show(listing)
         except OSError as e:
             error = f"inbox {self._inbox} cannot be read ({e.strerror}); it is looked for every "
@@ -158,12 +167,16 @@ class Watcher:
 
     def _take_complete(self) -> None:
         """Take what is ready, the longest known first; one bad file never holds up the others."""
-        ready = (Verdict.INSPECT, Verdict.ACCEPT, Verdict.EMPTY, Verdict.TRUNCATED)
         for rel in sorted(self._tracks, key=lambda r: (self._tracks[r].first_seen, r)):
             if self._stop.is_set():
                 return
-            if self._judgements[rel].verdict in ready:
+            if self._judgements[rel].verdict in READY:
                 self._take(rel, self._tracks[rel])
+
+    def _hold_back(self) -> None:
+        for rel, judgement in self._judgements.items():
+            if judgement.verdict in READY:
+                self._judgements[rel] = Judgement(Verdict.SETTLING, DRAINING)
 
     def _take(self, rel: bytes, track: Track) -> None:
         now = self._monotonic()

@@ -10,6 +10,7 @@ import soundfile
 
 from rvc_batch.home import Home
 from rvc_batch.jobs import failpoints, publish
+from rvc_batch.jobs.invariants import check_home
 from rvc_batch.jobs.models import JobState, Outcome
 from rvc_batch.jobs.queue import Queue
 from tests.daemon_harness import drop, eventually, jobs_of, renders, run_until_idle, running
@@ -40,6 +41,7 @@ def assert_settled(home: Home) -> None:
     assert files_below(home.processed) == ["a.wav", "a.wav.toml", "tenor/b.wav"]
     for folder in (home.inbox, home.failed, home.work):
         assert files_below(folder) == []
+    assert check_home(home, is_live=False) == []
     assert [soundfile.info(home.outbox / f).frames for f in files_below(home.outbox)] == [1600, 1600]
     queue = Queue.open_readonly(home.database)
     for job in jobs:

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from rvc_batch.cli import build_app
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import (
     DatabaseUnusable,
@@ -24,6 +22,7 @@ from rvc_batch.home import Home
 from rvc_batch.jobs import add as add_module
 from rvc_batch.jobs.models import JobState
 from rvc_batch.jobs.queue import Queue
+from tests.cli_harness import run
 from tests.queue_fakes import FakeClock, claimed, error, finished, queued
 
 
@@ -39,14 +38,6 @@ def queue(home: Home) -> Iterator[Queue]:
     opened = Queue.open(home.database, clock=FakeClock())
     yield opened
     opened.close()
-
-
-def run(home: Home, *arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(build_app(), ["--home", str(home.root), *arguments])
-    if isinstance(result.exception, RvcBatchError):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 # --- reading ---
@@ -140,7 +131,20 @@ def test_an_unknown_job_is_an_error(home: Home, queue: Queue) -> None:
         run(home, "job", "9")
 
 
-@pytest.mark.parametrize("command", [["jobs"], ["job", "1"], ["retry", "1"], ["cancel", "1"], ["pause"], ["resume"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["jobs"],
+        ["job", "1"],
+        ["retry", "1"],
+        ["retry", "--all-failed"],
+        ["cancel", "1"],
+        ["pause"],
+        ["resume"],
+        ["drain"],
+        ["why", "inbox/a.wav"],
+    ],
+)
 def test_without_a_database_nothing_is_created(home: Home, command: list[str]) -> None:
     with pytest.raises(DatabaseUnusable, match="rvc-batch run"):
         run(home, *command)
@@ -180,6 +184,54 @@ def test_pause_and_resume_are_seen_by_the_daemon(home: Home, queue: Queue) -> No
     assert queue.paused().reason == "moving the box"
     assert json.loads(run(home, "resume", "--json").stdout) == {"version": 1, "paused": False}
     assert queue.paused().paused is False
+
+
+def failed_job(queue: Queue, name: str, code: str) -> None:
+    queued(queue, name)
+    queue.fail(claimed(queue), error(code), retry=RetryClass.NEVER)
+
+
+def test_retry_takes_all_failed_jobs_or_those_of_one_code(home: Home, queue: Queue) -> None:
+    failed_job(queue, "a.wav", "E_VOICE_UNKNOWN")
+    failed_job(queue, "b.wav", "E_INPUT_EMPTY")
+    failed_job(queue, "c.wav", "E_VOICE_UNKNOWN")
+    queue.cancel(queued(queue, "d.wav").id)
+    assert [line[:2] for line in run(home, "retry", "--error", "E_VOICE_UNKNOWN").stdout.splitlines()] == ["#1", "#3"]
+    assert queue.get(2).state is JobState.FAILED
+    record = json.loads(run(home, "retry", "--all-failed", "--json").stdout)
+    assert [job["id"] for job in record["jobs"]] == [2]
+    assert queue.get(4).state is JobState.CANCELLED, "nobody asked for it"
+    assert [attempt.outcome for attempt in queue.attempts(1)] == ["failed"], "history is kept"
+    assert run(home, "retry", "--all-failed").stdout == "no failed job\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["1", "--all-failed"], ["1", "--error", "E_X"], ["--error", "E", "--all-failed"]]
+)
+def test_retry_of_nothing_or_of_two_things_is_refused(home: Home, queue: Queue, arguments: list[str]) -> None:
+    with pytest.raises(SettingsInvalid, match="exactly one of them"):
+        run(home, "retry", *arguments)
+
+
+def test_drain_survives_a_restart_and_ends_with_resume(home: Home, queue: Queue) -> None:
+    queued(queue)
+    run(home, "pause")
+    assert json.loads(run(home, "drain", "--json").stdout) == {"version": 1, "draining": True, "unfinished": 1}
+    run(home, "drain")
+    reopened = Queue.open(home.database, clock=FakeClock())
+    assert reopened.is_draining()
+    assert not reopened.paused().paused, "what is queued is to be finished"
+    claimed(reopened)
+    run(home, "resume")
+    assert not reopened.is_draining()
+    reopened.close()
+
+
+def test_drain_leaves_the_pause_of_a_sick_machine_alone(home: Home, queue: Queue) -> None:
+    queued(queue)
+    queue.fail(claimed(queue), error("E_DISK_FULL"), retry=RetryClass.PAUSE)
+    run(home, "drain")
+    assert queue.paused().code == "E_DISK_FULL"
 
 
 # --- add ---
@@ -275,7 +327,10 @@ def test_add_refuses_what_cannot_work_before_copying(home: Home, song: Path) -> 
         run(home, "add", str(song))
 
 
-@pytest.mark.parametrize("command", ["jobs", "job", "retry", "cancel", "pause", "resume", "add", "status"])
+@pytest.mark.parametrize(
+    "command",
+    ["jobs", "job", "retry", "cancel", "pause", "resume", "drain", "add", "status", "why", "backup", "doctor"],
+)
 def test_every_command_has_help_and_json(home: Home, command: str) -> None:
     shown = run(home, command, "--help").stdout
     assert "--json" in shown

@@ -101,6 +101,20 @@ def test_a_box_with_work_is_busy(home: Home, queue: Queue, clock: FakeClock) -> 
     assert (found.word, found.reason, found.exit_code) == (Word.BUSY, "converting 1, 1 waiting", 0)
 
 
+def test_a_draining_box_says_so_until_it_is_empty_and_then_that_it_takes_nothing(
+    home: Home, queue: Queue, clock: FakeClock
+) -> None:
+    beat(home)
+    queued(queue)
+    queue.drain()
+    found = read_status(home, clock=clock)
+    assert (found.word, found.reason) == (Word.BUSY, "draining, nothing new is taken: 1 waiting")
+    finished(queue, claimed(queue))
+    found = read_status(home, clock=clock)
+    assert (found.word, found.exit_code, found.command) == (Word.PAUSED, 1, "rvc-batch resume")
+    assert found.reason.startswith("drained: every job has ended")
+
+
 def test_a_box_that_never_ran_is_down_and_told_how_to_start(home: Home, clock: FakeClock) -> None:
     found = read_status(home, clock=clock)
     assert (found.word, found.exit_code, found.command) == (Word.DOWN, 2, "rvc-batch run")

@@ -27,6 +27,7 @@ class World:
         self.taken: list[tuple[bytes, str]] = []
         self.shown: list[Arrival] = []
         self.error: Exception | None = None
+        self.draining = False
         self.watcher = Watcher(
             inbox,
             lambda: WatchSettings(settle_seconds=3.0, truncated_after_seconds=600.0),
@@ -51,6 +52,9 @@ class World:
             raise self.error
         self.taken.append((rel, how))
         (self.inbox / os.fsdecode(rel)).unlink()
+
+    def is_draining(self) -> bool:
+        return self.draining
 
     def replace_arrivals(self, found: list[Arrival]) -> None:
         self.shown = found
@@ -102,6 +106,19 @@ def test_file_that_stays_short_or_empty_is_refused(world: World) -> None:
     assert world.taken == [(b"empty.wav", "E_INPUT_EMPTY")]
     world.look(539.9, 0.1)
     assert world.taken[1:] == [(b"cut.wav", "E_INPUT_TRUNCATED")]
+
+
+def test_draining_box_leaves_files_in_the_inbox_says_so_and_takes_them_afterwards(world: World) -> None:
+    world.draining = True
+    write_audio(world.inbox / "a.wav")
+    (world.inbox / "empty.wav").touch()
+    world.look(0, 3, 600)
+    assert not world.taken
+    assert set(world.reasons().values()) == {"settling: the box drains: nothing new is taken until `rvc-batch resume`"}
+    assert not world.watcher.is_expecting, "a run until idle ends"
+    world.draining = False
+    world.look(1)
+    assert world.taken == [(b"a.wav", "accepted"), (b"empty.wav", "E_INPUT_EMPTY")]
 
 
 def test_file_that_is_written_again_and_again_is_never_taken(world: World) -> None:

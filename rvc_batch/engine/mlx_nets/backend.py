@@ -28,7 +28,7 @@ from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
-__all__ = ["MlxBackend", "matmul_gflops"]
+__all__ = ["MlxBackend", "device_name", "matmul_gflops"]
 
 logger = logging.getLogger(__name__)
 
@@ -157,13 +157,15 @@ def matmul_gflops(size: int = 512) -> float:
     return 2 * size**3 / (time.perf_counter() - start) / 1e9
 
 
+def device_name() -> str:
+    """Return what MLX computes on: "cpu", or the name of the GPU."""
+    is_cpu = mx.default_device().type == mx.DeviceType.cpu
+    return "cpu" if is_cpu else str(mx.device_info()["device_name"])
+
+
 def _set_up_device() -> str:
-    if mx.default_device().type == mx.DeviceType.cpu:
-        mx.set_cache_limit(CPU_CACHE_BYTES)
-        name = "cpu"
-    else:
-        mx.set_cache_limit(GPU_CACHE_BYTES)
-        name = str(mx.device_info()["device_name"])
+    name = device_name()
+    mx.set_cache_limit(CPU_CACHE_BYTES if name == "cpu" else GPU_CACHE_BYTES)
     logger.info("mlx on %s: %.0f GFLOP/s in a 512 by 512 matrix product", name, matmul_gflops())
     return name
 

@@ -131,3 +131,34 @@ def test_unknown_voices_are_named_with_near_matches(home: Path, tmp_path: Path) 
     assert "anna" in done.stderr
     listed = answer(home, "voices")
     assert {v["name"] for v in listed["voices"]} == {"anna", "tom"}
+
+
+RENDER = """
+import sys
+from pathlib import Path
+from rvc_batch.config import Settings
+from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.home import Home
+from rvc_batch.jobs.renderer import open_engine
+
+home, source, target = Home(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
+renderer = open_engine(home, Settings())
+renderer.warm_up()
+renderer.render(source, target, voice="anna", settings=ConversionSettings(), progress=lambda _: None)
+assert renderer.backend == "mlx"
+sys.exit(", ".join(sorted({"torch", "alembic", "sqlalchemy", "watchdog"} & set(sys.modules))) or None)
+"""
+
+
+def test_the_worker_with_mlx_never_imports_torch(
+    home: Path, checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (index,) = (checkpoints("tiny") / "index").glob("*_v2.index")
+    shutil.copy(index, home / "voices" / "anna.index")
+    source = tmp_path / "take" / "a.flac"
+    source.parent.mkdir()
+    shutil.copy(ROOT / "tools" / "demo" / "slt_inbox.flac", source)
+    command = [sys.executable, "-c", RENDER, str(home), str(source), str(tmp_path / "out.wav")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"imported: {done.stderr[-2000:]}"
+    assert sf.info(tmp_path / "out.wav").frames == round(sf.info(source).frames * 40_000 / 16_000)

@@ -3,8 +3,8 @@
     python benchmarks/status.py [--jobs 10000] [--runs 15] [--output benchmarks/results/status.json]
 
 The table holds what a busy box would: mostly done jobs with attempts and stage timings, the last day among them, some
-failures, a thousand waiting. Writes medians and the parts of the time that are not ours: starting Python, importing
-the command line framework and SQLAlchemy.
+failures, a thousand waiting. Writes medians, the parts of the time that are not ours (starting Python, importing the
+command line framework), and what importing SQLAlchemy would add, which `status` does not.
 """
 
 from __future__ import annotations

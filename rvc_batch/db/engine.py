@@ -15,21 +15,21 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from rvc_batch.errors import DatabaseUnusable, DiskFull, RvcBatchError
+from rvc_batch.db.faults import corrupt, error_name, explained, missing
+from rvc_batch.db.snapshot import connect_read_only
+from rvc_batch.errors import DatabaseUnusable
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10.0  # one wait for the write lock
 BUSY_WAITS = 6  # a writer gives up after a minute
-READER_TIMEOUT_S = 0.25  # `status` answers rather than waits
 
 
 class Database:
@@ -58,7 +58,7 @@ class Database:
             except sa.exc.IntegrityError:
                 raise
             except (sa.exc.DBAPIError, sqlite3.Error) as e:
-                if _error_name(e).startswith("SQLITE_BUSY") and wait < self._busy_waits:
+                if error_name(e).startswith("SQLITE_BUSY") and wait < self._busy_waits:
                     logger.warning(
                         "%s is locked by another process, waiting (%d of %d)", self.path, wait, self._busy_waits
                     )
@@ -145,25 +145,9 @@ def open_reader(path: Path) -> Database:
     if not path.is_file():
         raise missing(path)
 
-    def connect() -> sqlite3.Connection:
-        # Without a write-ahead log nobody writes, and `immutable` reads without creating side files.
-        quiet = not path.with_name(path.name + "-wal").exists()
-        uri = f"file:{quote(str(path))}?mode=ro{'&immutable=1' if quiet else ''}"
-        return sqlite3.connect(uri, uri=True, timeout=READER_TIMEOUT_S, check_same_thread=False)
-
-    def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        _set_pragmas(connection, ["query_only = ON"])
-
-    engine = sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    event.listen(engine, "connect", prepare)
+    engine = sa.create_engine("sqlite://", creator=lambda: connect_read_only(path), poolclass=NullPool)
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return Database(path, engine, busy_waits=1)
-
-
-def missing(path: Path) -> DatabaseUnusable:
-    """Return the error for a database that is not there."""
-    return DatabaseUnusable(f"there is no job database at {path}; `rvc-batch run` creates it")
 
 
 def quick_check(database: Database) -> None:
@@ -174,7 +158,7 @@ def quick_check(database: Database) -> None:
     """
     verdict = database.read(lambda c: c.exec_driver_sql("PRAGMA quick_check(1)").scalar())
     if verdict != "ok":
-        raise _corrupt(database.path, str(verdict))
+        raise corrupt(database.path, str(verdict))
 
 
 def back_up(path: Path, target: Path) -> None:
@@ -191,30 +175,6 @@ def back_up(path: Path, target: Path) -> None:
     except sqlite3.Error as e:
         raise explained(e, path) from e
     part.replace(target)
-
-
-def explained(error: Exception, path: Path) -> RvcBatchError:
-    """Return the error as one sentence with a remedy."""
-    name, text = _error_name(error), str(getattr(error, "orig", None) or error)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return DatabaseUnusable(f"{path} is locked by another process; close the program that has a write pending")
-    if name.startswith("SQLITE_FULL"):
-        return DiskFull(f"no space left for {path} ({text}); free some space")
-    if name.startswith("SQLITE_CORRUPT"):
-        return _corrupt(path, text)
-    if name.startswith("SQLITE_NOTADB"):
-        return DatabaseUnusable(f"{path} is not a job database ({text}); move it aside and start again")
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_IOERR")):
-        return DatabaseUnusable(f"{path} cannot be used ({text}); check the volume and the permissions of its folder")
-    return DatabaseUnusable(f"{path}: {text}")
-
-
-def _corrupt(path: Path, text: str) -> DatabaseUnusable:
-    return DatabaseUnusable(f"{path} is damaged ({text}); move it aside and put back the last backup, or start afresh")
-
-
-def _error_name(error: Exception) -> str:
-    return getattr(getattr(error, "orig", error), "sqlite_errorname", "")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from rvc_batch.db import statements
 from rvc_batch.db.engine import Database, back_up
-from rvc_batch.db.schema import HEAD_REVISION, REVISIONS, meta
+from rvc_batch.db.revisions import HEAD_REVISION, REVISIONS
+from rvc_batch.db.schema import meta
 from rvc_batch.errors import DatabaseUnusable
 from rvc_batch.version import __version__
 
@@ -57,7 +59,7 @@ def revision(connection: Connection) -> str | None:
     """
     tables = sa.inspect(connection).get_table_names()
     if "alembic_version" in tables:
-        return str(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one())
+        return str(connection.execute(statements.revision()).scalar_one())
     if tables:
         raise DatabaseUnusable(
             f"the database holds {tables[0]!r} and other tables that are not ours; name another file"
@@ -68,7 +70,7 @@ def revision(connection: Connection) -> str | None:
 def _refuse_unknown(database: Database, found: str | None) -> None:
     if found is None or found in REVISIONS:
         return
-    maker = database.read(lambda c: c.execute(sa.select(meta.c.value).where(meta.c.key == "version")).scalar())
+    maker = database.read(lambda c: c.execute(statements.meta_value("version")).scalar())
     raise DatabaseUnusable(
         f"{database.path} was made by rvc-batch {maker or 'of a later version'} (schema {found}), "
         f"this is {__version__} (schema {HEAD_REVISION}); install that version or start with another --home"

@@ -14,9 +14,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
-REVISIONS = ("0001",)  # the scripts in migrations/versions, oldest first
-HEAD_REVISION = REVISIONS[-1]
-
 NAMES = {
     "pk": "pk_%(table_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s",

@@ -1,7 +1,8 @@
 """The statements that are more than a lookup by key: the claim, the listings, and what `status` sums up.
 
 Built in SQLAlchemy Core for SQLite and PostgreSQL alike. States are written as literals because SQLite uses a partial
-index only for a condition it can see. Nothing here runs a statement.
+index only for a condition it can see. What `status` asks is also kept as text in status_sql.py, written by
+tools/compile_statements.py. Nothing here runs a statement.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from rvc_batch.db.schema import attempts, jobs, stage_timings
+from rvc_batch.db.schema import arrivals, attempts, jobs, meta, stage_timings
 
 Statement: TypeAlias = Any  # SQLAlchemy's own type spells out every column
 
@@ -142,7 +143,7 @@ def unfinished_audio() -> Statement:
 def recent_speeds(voice: str, limit: int) -> Statement:
     """Select seconds of audio per wall second of the latest jobs of a voice that are done."""
     return (
-        sa.select(jobs.c.seconds_in / jobs.c.wall_seconds)
+        sa.select((jobs.c.seconds_in / jobs.c.wall_seconds).label("speed"))
         .where(in_state("done"), jobs.c.voice == voice, jobs.c.wall_seconds > 0, jobs.c.seconds_in.is_not(None))
         .order_by(jobs.c.finished_at.desc())
         .limit(limit)
@@ -166,3 +167,18 @@ def stage_seconds_since(since: float) -> Statement:
         .where(attempts.c.ended_at >= since)
         .group_by(stage_timings.c.stage)
     )
+
+
+def meta_value(key: str) -> Statement:
+    """Select what is stored under this key."""
+    return sa.select(meta.c.value).where(meta.c.key == key)
+
+
+def all_arrivals() -> Statement:
+    """Select the files of the inbox that are no jobs (yet), in the order of their paths."""
+    return sa.select(arrivals).order_by(arrivals.c.path)
+
+
+def revision() -> Statement:
+    """Select the revision of the tables, from the table that is Alembic's own."""
+    return sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))

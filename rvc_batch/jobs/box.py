@@ -15,8 +15,9 @@ from sqlalchemy.engine import Connection
 
 from rvc_batch.db.engine import Database
 from rvc_batch.db.schema import arrivals, meta, workers
+from rvc_batch.jobs.box_records import DRAIN_KEY, PAUSE_KEY
 from rvc_batch.jobs.models import Arrival, JobError
-from rvc_batch.jobs.reading import DRAIN_KEY, PAUSE_KEY, QueueReader
+from rvc_batch.jobs.reading import QueueReader
 from rvc_batch.jobs.retry_policy import PAUSE_SECONDS
 from rvc_batch.version import __version__
 

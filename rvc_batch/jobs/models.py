@@ -14,8 +14,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from rvc_batch.engine.settings import ConversionSettings
+if TYPE_CHECKING:
+    from rvc_batch.engine.settings import ConversionSettings
 
 
 class JobState(StrEnum):

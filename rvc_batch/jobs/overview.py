@@ -1,6 +1,7 @@
 """What `status` asks of the database: the present, the backlog and the last day, read as one consistent view.
 
-Only the columns that are shown are read, so that ten thousand jobs are summed up in milliseconds.
+Only the columns that are shown are read, so that ten thousand jobs are summed up in milliseconds, and SQLAlchemy is not
+loaded, which takes ten times as long (docs/decisions/0007-status-without-sqlalchemy.md).
 """
 
 from __future__ import annotations
@@ -8,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
-from rvc_batch.db import statements
-from rvc_batch.db.migrate import revision
-from rvc_batch.jobs.models import JobState
+from rvc_batch.db import status_sql
+from rvc_batch.db.snapshot import Snapshot
+from rvc_batch.jobs.box_records import DRAIN_KEY, PAUSE_KEY, VERSION_KEY, arrival_of, pause_of
+from rvc_batch.jobs.models import Arrival, JobState, PauseState
 
 DAY_S = 86_400.0
 SPEED_SAMPLES = 20  # latest jobs of a voice
@@ -90,42 +90,64 @@ class Overview:
         return self.counts[JobState.FAILED] - len(self.failed)
 
 
-def read_overview(c: Connection, now: float) -> Overview:
-    """Read the view in the caller's transaction."""
-    found = _pairs(c, statements.counts())
+def read_overview(view: Snapshot, now: float) -> Overview:
+    """Read jobs, backlog and the last day."""
+    found = _pairs(view, status_sql.COUNTS)
     return Overview(
-        schema=revision(c) or "none",
+        schema=view.value(status_sql.REVISION) or "none",
         counts={state: found.get(str(state), 0) for state in JobState},
-        running=_lines(c, statements.running_lines()),
-        next=_lines(c, statements.next_lines(now, SHOWN_NEXT)),
-        failed=_lines(c, statements.failed_lines(SHOWN_FAILED)),
+        running=_lines(view, status_sql.RUNNING_LINES),
+        next=_lines(view, status_sql.NEXT_LINES, now=now, limit=SHOWN_NEXT),
+        failed=_lines(view, status_sql.FAILED_LINES, limit=SHOWN_FAILED),
         backlog=tuple(
-            Backlog(row.voice, row.jobs, row.unknown, float(row.seconds), _speeds(c, row.voice))
-            for row in c.execute(statements.unfinished_audio()).all()
+            Backlog(row["voice"], row["jobs"], row["unknown"], float(row["seconds"]), _speeds(view, row["voice"]))
+            for row in view.rows(status_sql.UNFINISHED_AUDIO)
         ),
-        day=_day(c, now - DAY_S),
+        day=_day(view, now - DAY_S),
     )
 
 
-def _pairs(c: Connection, statement: statements.Statement) -> dict[str, Any]:
-    return {row[0]: row[1] for row in c.execute(statement)}
+def read_pause(view: Snapshot, now: float) -> PauseState:
+    """Read whether jobs may be claimed now."""
+    return pause_of(view.value(status_sql.META_VALUE, key=PAUSE_KEY), now)
 
 
-def _lines(c: Connection, statement: statements.Statement) -> tuple[JobLine, ...]:
-    return tuple(JobLine(*row) for row in c.execute(statement))
+def read_is_draining(view: Snapshot) -> bool:
+    """Read whether files of the inbox are left there until `resume`."""
+    return view.value(status_sql.META_VALUE, key=DRAIN_KEY) is not None
 
 
-def _speeds(c: Connection, voice: str) -> tuple[float, ...]:
-    return tuple(float(speed) for speed in c.execute(statements.recent_speeds(voice, SPEED_SAMPLES)).scalars())
+def read_arrivals(view: Snapshot) -> tuple[Arrival, ...]:
+    """Read which files of the inbox are no jobs (yet)."""
+    return tuple(arrival_of(dict(row)) for row in view.rows(status_sql.ALL_ARRIVALS))
 
 
-def _day(c: Connection, since: float) -> Day:
-    ended = c.execute(statements.finished_since(since)).all()
-    done = [row for row in ended if row.state == JobState.DONE]
+def read_version(view: Snapshot) -> str:
+    """Read which version of rvc-batch made the tables."""
+    return str(view.value(status_sql.META_VALUE, key=VERSION_KEY))
+
+
+def _pairs(view: Snapshot, statement: str, **values: float) -> dict[str, Any]:
+    return {row[0]: row[1] for row in view.rows(statement, **values)}
+
+
+def _lines(view: Snapshot, statement: str, **values: float) -> tuple[JobLine, ...]:
+    rows = (dict(row) for row in view.rows(statement, **values))
+    return tuple(JobLine(**row | {"cancel_requested": bool(row["cancel_requested"])}) for row in rows)
+
+
+def _speeds(view: Snapshot, voice: str) -> tuple[float, ...]:
+    rows = view.rows(status_sql.RECENT_SPEEDS, voice=voice, limit=SPEED_SAMPLES)
+    return tuple(float(row["speed"]) for row in rows)
+
+
+def _day(view: Snapshot, since: float) -> Day:
+    ended = view.rows(status_sql.FINISHED_SINCE, since=since)
+    done = [row for row in ended if row["state"] == JobState.DONE]
     return Day(
         done=len(done),
-        failed=sum(row.state == JobState.FAILED for row in ended),
-        speeds=tuple(float(row.speed) for row in done if row.speed is not None),
-        waits=tuple(max(float(row.wait), 0.0) for row in done if row.wait is not None),
-        stage_seconds=_pairs(c, statements.stage_seconds_since(since)),
+        failed=sum(row["state"] == JobState.FAILED for row in ended),
+        speeds=tuple(float(row["speed"]) for row in done if row["speed"] is not None),
+        waits=tuple(max(float(row["wait"]), 0.0) for row in done if row["wait"] is not None),
+        stage_seconds=_pairs(view, status_sql.STAGE_SECONDS_SINCE, since=since),
     )

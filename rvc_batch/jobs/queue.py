@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from rvc_batch.db import statements
-from rvc_batch.db.engine import BUSY_WAITS, missing, open_writer, quick_check
+from rvc_batch.db.engine import BUSY_WAITS, open_writer, quick_check
+from rvc_batch.db.faults import missing
 from rvc_batch.db.migrate import bring_up_to_date, require_current
 from rvc_batch.db.schema import attempts, jobs
 from rvc_batch.errors import JobStateConflict, RetryClass

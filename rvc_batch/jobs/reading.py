@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from rvc_batch.db import statements
 from rvc_batch.db.engine import Database, open_reader
-from rvc_batch.db.schema import arrivals, attempts, events, jobs, meta, stage_timings, workers
+from rvc_batch.db.schema import attempts, events, jobs, stage_timings, workers
 from rvc_batch.errors import JobNotFound
-from rvc_batch.jobs.models import ACTIVE, NOT_PAUSED, Arrival, Attempt, Event, Job, JobState, PauseState, WorkerRecord
-from rvc_batch.jobs.overview import Overview, read_overview
-from rvc_batch.jobs.records import arrival_of, attempt_of, event_of, job_of, worker_of
+from rvc_batch.jobs.box_records import DRAIN_KEY, PAUSE_KEY, VERSION_KEY, arrival_of, pause_of, worker_of
+from rvc_batch.jobs.models import ACTIVE, Arrival, Attempt, Event, Job, JobState, PauseState, WorkerRecord
+from rvc_batch.jobs.records import attempt_of, event_of, job_of
 
 Jobs: TypeAlias = list[Job]  # `list` is also the name of a method below
 Attempts: TypeAlias = list[Attempt]
@@ -26,11 +24,9 @@ Events: TypeAlias = list[Event]
 Workers: TypeAlias = list[WorkerRecord]
 Arrivals: TypeAlias = list[Arrival]
 
-PAUSE_KEY, DRAIN_KEY = "pause", "drain"  # in `meta`
-
 
 class QueueReader:
-    """The job database as `status`, `jobs` and the queue itself read it."""
+    """The job database as `jobs`, `job` and the queue itself read it; `status` has its own way (jobs/overview.py)."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._db = database
@@ -113,8 +109,7 @@ class QueueReader:
 
     def arrivals(self) -> Arrivals:
         """Return the files of the inbox that are no jobs (yet)."""
-        found = arrivals.select().order_by(arrivals.c.path)
-        return self._db.read(lambda c: [arrival_of(row) for row in c.execute(found).mappings()])
+        return self._db.read(lambda c: [arrival_of(row) for row in c.execute(statements.all_arrivals()).mappings()])
 
     def active_duplicate(self, dedupe_key: str) -> Job | None:
         """Return the job at work on the same content, voice, settings and name."""
@@ -138,13 +133,9 @@ class QueueReader:
         """Return whether files of the inbox are left there until `resume`."""
         return self._db.read(self._is_draining)
 
-    def overview(self) -> Overview:
-        """Return what `status` shows, as one consistent view."""
-        return self._db.read(lambda c: read_overview(c, self._clock()))
-
     def version(self) -> str:
         """Return the version of rvc-batch that made the tables."""
-        return self._db.read(lambda c: str(self._meta(c, "version")))
+        return self._db.read(lambda c: str(self._meta(c, VERSION_KEY)))
 
     def _get(self, c: Connection, job_id: int) -> Job:
         row = c.execute(jobs.select().where(jobs.c.id == job_id)).mappings().one_or_none()
@@ -166,22 +157,11 @@ class QueueReader:
         return None if row is None else job_of(row)
 
     def _paused(self, c: Connection) -> PauseState:
-        value = self._meta(c, PAUSE_KEY)
-        if value is None:
-            return NOT_PAUSED
-        stored: dict[str, Any] = json.loads(value)
-        until = math.inf if stored["until"] is None else stored["until"]
-        return PauseState(
-            paused=self._clock() < until,
-            reason=stored["reason"],
-            code=stored["code"],
-            since=stored["since"],
-            until=until,
-        )
+        return pause_of(self._meta(c, PAUSE_KEY), self._clock())
 
     def _is_draining(self, c: Connection) -> bool:
         return self._meta(c, DRAIN_KEY) is not None
 
     @staticmethod
     def _meta(c: Connection, key: str) -> str | None:
-        return c.execute(sa.select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+        return c.execute(statements.meta_value(key)).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Rows to records and back. No SQL."""
+"""Rows of jobs, attempts and events to records and back. No SQL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.jobs.models import (
-    Arrival,
-    ArrivalVerdict,
     Attempt,
     Event,
     Job,
@@ -17,7 +15,6 @@ from rvc_batch.jobs.models import (
     JobState,
     NewJob,
     Outcome,
-    WorkerRecord,
 )
 from rvc_batch.jobs.output_names import output_key
 
@@ -154,15 +151,3 @@ def event_of(row: Row) -> Event:
         actor=row["actor"],
         note=row["note"],
     )
-
-
-def worker_of(row: Row) -> WorkerRecord:
-    """Return a row of `workers` as a record."""
-    values: dict[str, Any] = dict(row)
-    return WorkerRecord(warm_voices=tuple(json.loads(values.pop("warm_voices_json"))), **values)
-
-
-def arrival_of(row: Row) -> Arrival:
-    """Return a row of `arrivals` as a record."""
-    values: dict[str, Any] = dict(row)
-    return Arrival(verdict=ArrivalVerdict(values.pop("verdict")), **values)

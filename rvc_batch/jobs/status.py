@@ -6,7 +6,6 @@ still reported. Old facts carry their age. Nothing here writes, waits for a lock
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -14,14 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from rvc_batch.db.schema import REVISIONS
+from rvc_batch.db.revisions import REVISIONS
+from rvc_batch.db.snapshot import open_snapshot
 from rvc_batch.errors import RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs.daemon_facts import DaemonFacts, age_of, read_daemon, rounded
 from rvc_batch.jobs.estimate import Speed, TimeLeft, speed_of, time_left
 from rvc_batch.jobs.models import NOT_PAUSED, Arrival, ArrivalVerdict, JobState, PauseState
-from rvc_batch.jobs.overview import Overview
-from rvc_batch.jobs.reading import QueueReader
+from rvc_batch.jobs.overview import Overview, read_arrivals, read_is_draining, read_overview, read_pause, read_version
 from rvc_batch.version import __version__
 
 LOW_SPACE = 1 << 30  # bytes
@@ -86,7 +85,7 @@ def read_status(home: Home, *, clock: Callable[[], float] = time.time) -> Status
     """Put the status record together. Never raises for anything that is wrong with the box."""
     now = clock()
     daemon = read_daemon(home, now)
-    database = read_database(home.database, clock)
+    database = read_database(home.database, now)
     inbox, outbox = _folder(home.inbox), _folder(home.outbox)
     overview = database.overview
     left = None if overview is None else time_left(overview.backlog)
@@ -139,33 +138,28 @@ def verdict(
     return Word.OK, "idle, the inbox is watched", ""
 
 
-def read_database(path: Path, clock: Callable[[], float]) -> DatabaseFacts:
+def read_database(path: Path, now: float) -> DatabaseFacts:
     """Read the database without writing; an error becomes a fact."""
     try:
         size = path.stat().st_size
     except OSError:
         size = None
-    reader: QueueReader | None = None
     try:
-        reader = QueueReader.open_readonly(path, clock=clock)
-        overview, note = reader.overview(), ""
-        if overview.schema not in REVISIONS:
-            note = f"made by rvc-batch {reader.version()} (schema {overview.schema}), this is {__version__}"
-        return DatabaseFacts(
-            path=str(path),
-            size=size,
-            note=note,
-            overview=overview,
-            pause=reader.paused(),
-            is_draining=reader.is_draining(),
-            arrivals=tuple(reader.arrivals()),
-        )
+        with open_snapshot(path) as view:
+            overview, note = read_overview(view, now), ""
+            if overview.schema not in REVISIONS:
+                note = f"made by rvc-batch {read_version(view)} (schema {overview.schema}), this is {__version__}"
+            return DatabaseFacts(
+                path=str(path),
+                size=size,
+                note=note,
+                overview=overview,
+                pause=read_pause(view, now),
+                is_draining=read_is_draining(view),
+                arrivals=read_arrivals(view),
+            )
     except RvcBatchError as e:
         return DatabaseFacts(path=str(path), size=size, error=str(e))
-    finally:
-        if reader is not None:
-            with contextlib.suppress(RvcBatchError):
-                reader.close()
 
 
 def notes(status: Status) -> list[str]:

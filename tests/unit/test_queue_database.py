@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 
 from rvc_batch import __version__
 from rvc_batch.db import engine as engine_module
-from rvc_batch.db import migrate, schema
+from rvc_batch.db import migrate, revisions, schema
 from rvc_batch.errors import DatabaseUnusable, DiskFull
 from rvc_batch.jobs.models import Job, JobState
 from rvc_batch.jobs.queue import Queue
@@ -273,7 +273,7 @@ def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
     config = Config()
     config.set_main_option("script_location", str(migrate.SCRIPTS))
     scripts = ScriptDirectory.from_config(config).walk_revisions()
-    assert tuple(script.revision for script in scripts)[::-1] == schema.REVISIONS
+    assert tuple(script.revision for script in scripts)[::-1] == revisions.REVISIONS
 
 
 def test_opening_again_changes_nothing_and_loads_no_migration_code(queue: Queue, path: Path) -> None:

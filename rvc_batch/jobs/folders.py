@@ -29,10 +29,15 @@ RECORD = "folders.json"
 
 
 class Folders:
-    """The folders of one home that may be volumes of their own."""
+    """The folders of one home that may be volumes of their own.
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    Args:
+        home: the render box.
+        marks: whether to mark and remember what is found; without it nothing is written.
+    """
+
+    def __init__(self, home: Home, *, marks: bool = True) -> None:
+        self._home, self._marks = home, marks
         self._record = home.state / RECORD
         self._volumes = _read(self._record)
 
@@ -79,6 +84,8 @@ class Folders:
                 f"the volume of {folder} {what}; mount it and work resumes by itself, or remove {self._record} and "
                 "start again if this folder is to be used from now on"
             )
+        if not self._marks:
+            return
         if is_volume and not is_marked:
             _put(mark)
         if self._volumes.get(folder.name) != is_volume:

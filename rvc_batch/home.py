@@ -6,7 +6,7 @@ It is apart from the settings so that commands which only look, such as `status`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +86,11 @@ class Home:
         """The optional configuration file."""
         return self.root / CONFIG_NAME
 
-    def create(self) -> None:
+    def create(self, *, except_: Sequence[Path] = ()) -> None:
         """Create all folders that are not there.
+
+        Args:
+            except_: folders that are left as they are (`jobs.folders`: the places of volumes).
 
         Raises:
             HomeInvalid: a folder cannot be created.
@@ -103,6 +106,8 @@ class Home:
             self.cache,
             self.logs,
         ):
+            if folder in except_:
+                continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as e:

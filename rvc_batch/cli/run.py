@@ -42,6 +42,7 @@ def run(
     from rvc_batch.engine.backend import BACKENDS
     from rvc_batch.errors import SettingsInvalid
     from rvc_batch.jobs.daemon import Daemon, DaemonOptions
+    from rvc_batch.jobs.folders import Folders
 
     context: Context = ctx.obj
 
@@ -58,7 +59,7 @@ def run(
         logs.configure(context.home.logs, level=log_level)
 
     settings = with_backend(context.settings)
-    context.home.create()
+    Folders(context.home).create()
     open_logs()
     options = DaemonOptions(until_idle=until_idle, reopen_logs=open_logs, adjust=with_backend)
     Daemon(context.home, settings, options).run()

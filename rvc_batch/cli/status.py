@@ -65,7 +65,8 @@ def lines(found: Status) -> Iterator[str]:
 def _facts(found: Status) -> Iterator[tuple[str, str]]:
     daemon, worker, database = found.daemon, found.daemon.worker, found.database
     if daemon.is_alive:
-        yield "daemon", f"pid {daemon.pid}   up {span(daemon.uptime_s)}   heartbeat {span(daemon.age_s)} ago"
+        files = "" if daemon.open_files is None else f"   {daemon.open_files} of {daemon.open_files_limit} files open"
+        yield "daemon", f"pid {daemon.pid}   up {span(daemon.uptime_s)}   heartbeat {span(daemon.age_s)} ago{files}"
     else:
         yield "daemon", f"not running   last heartbeat {f'{span(daemon.age_s)} ago' if daemon.age_s else 'unknown'}"
     if daemon.is_alive and worker is not None:

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.errors import EnvironmentFault, FolderGone, InputUnreadable, VoiceUnknown
+from rvc_batch.errors import EnvironmentFault, InputUnreadable, VoiceUnknown
 from rvc_batch.home import Home
+from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.output_names import candidates
 
 Setting = str | int | float
@@ -34,15 +35,15 @@ def add_file(home: Home, source: Path, *, voice: str, voices: Sequence[str], set
         VoiceUnknown: no such voice.
         SettingsInvalid: an unknown setting or a bad value.
         InputUnreadable: the source is not a file that can be read.
-        FolderGone: the inbox cannot be written.
+        FolderGone: the inbox is missing, or its volume is not mounted.
+        EnvironmentFault: the inbox cannot be written.
     """
     if voice and voice not in voices:
         raise VoiceUnknown(f"there is no voice {voice!r}; the library holds {', '.join(voices) or 'no voice yet'}")
     ConversionSettings().with_changes(**settings)
     if not source.is_file():
         raise InputUnreadable(f"{source} is {'not a file' if source.exists() else 'not there'}; name an audio file")
-    if not home.inbox.is_dir():
-        raise FolderGone(f"{home.inbox} is missing; `rvc-batch run` creates it")
+    Folders(home, marks=False).check_inbox()
     folder = home.inbox / voice
     hidden = folder / f".add-{secrets.token_hex(6)}.part"
     try:

@@ -21,9 +21,11 @@ from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatc
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.backup import back_up_if_due
+from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.heartbeat import HeartbeatFile
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.lock import FileLock
+from rvc_batch.jobs.machine import raise_open_files
 from rvc_batch.jobs.models import ACTIVE, Job, JobState
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
@@ -59,6 +61,7 @@ class Daemon:
     def __init__(self, home: Home, settings: Settings, options: DaemonOptions | None = None) -> None:
         self._home, self._settings = home, settings
         self._options = options or DaemonOptions()
+        self._folders = Folders(home)
         self._signals = 0
         self._wants_reload = False
         self._last_error: str | None = None
@@ -72,7 +75,8 @@ class Daemon:
             HomeInvalid, DatabaseUnusable: folders or database cannot be used.
             RvcBatchError: with `until_idle`, the worker cannot start or a person paused the queue.
         """
-        self._home.create()
+        self._folders.create()
+        raise_open_files()
         with FileLock(self._home.state / DAEMON_LOCK, wait=False), self._signal_handlers():
             queue = Queue.open(self._home.database, clock=self._options.clock)
             try:
@@ -84,15 +88,27 @@ class Daemon:
         home, options = self._home, self._options
         logger.info("serving %s", home.root)
         end_orphan(home, options.limits.orphan)
-        sources = Sources(home, keep_sources=self._settings.keep_sources)
+        sources = Sources(home, keep_sources=self._settings.keep_sources, check_inbox=self._folders.check_inbox)
         max_attempts = self._settings.worker.max_attempts
         ingest = Ingest(home, queue, sources, choices=self._choices, max_attempts=max_attempts)
         recover(home, queue, ingest, sources)
         supervisor = Supervisor(
-            home, self._settings, queue, sources, choices=self._choices, engine=options.engine, limits=options.limits
+            home,
+            self._settings,
+            queue,
+            sources,
+            choices=self._choices,
+            check_outbox=self._folders.check_outbox,
+            engine=options.engine,
+            limits=options.limits,
         )
         watcher = Watcher(
-            home.inbox, lambda: self._settings.watch, intake=ingest, board=queue, on_taken=supervisor.wake
+            home.inbox,
+            lambda: self._settings.watch,
+            intake=ingest,
+            board=queue,
+            check_inbox=self._folders.check_inbox,
+            on_taken=supervisor.wake,
         )
         self._supervisor = supervisor
         thread = threading.Thread(target=_survive, args=(watcher,), name="watcher")

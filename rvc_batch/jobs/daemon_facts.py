@@ -47,6 +47,8 @@ class DaemonFacts:
     rescan_age_s: float | None = None
     inbox_error: str = ""
     last_error: str = ""
+    open_files: int | None = None
+    open_files_limit: int | None = None
     worker: WorkerFacts | None = None
 
 
@@ -84,6 +86,8 @@ def _daemon(beat: dict[str, Any], now: float) -> DaemonFacts:
         rescan_age_s=age_of(watcher.get("last_rescan_at"), now),
         inbox_error=str(watcher.get("error") or ""),
         last_error=str(beat.get("last_error") or ""),
+        open_files=beat.get("open_files"),
+        open_files_limit=beat.get("open_files_limit"),
         worker=None if worker is None else _worker(worker, now),
     )
 

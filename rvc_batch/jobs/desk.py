@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rvc_batch.errors import LeaseLost, RvcBatchError
+from rvc_batch.errors import FolderGone, LeaseLost, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
 from rvc_batch.jobs.failpoints import CLAIM_TAKEN, failpoint
@@ -44,8 +44,16 @@ class Desk:
     """Claims one job at a time and records how it ends."""
 
     def __init__(
-        self, home: Home, queue: Queue, sources: Sources, *, choices: Callable[[], Choices], lease_seconds: float
+        self,
+        home: Home,
+        queue: Queue,
+        sources: Sources,
+        *,
+        choices: Callable[[], Choices],
+        check_outbox: Callable[[], None],
+        lease_seconds: float,
     ) -> None:
+        self._check_outbox = check_outbox
         self._home, self._queue, self._sources, self._choices = home, queue, sources, choices
         self._lease = lease_seconds
         self._running: _Running | None = None
@@ -81,6 +89,7 @@ class Desk:
         try:
             source = self._sources.fetch(job)
             request = self._request_of(job, source)
+            self._check_outbox()
             publish.prepare(self._home.outbox, job)
         except (RvcBatchError, OSError) as e:
             fault = e if isinstance(e, RvcBatchError) else durable.environment_fault(e, self._home.outbox)
@@ -176,11 +185,12 @@ class Desk:
         # a call that failed may have reserved another name; the fence stays that of our own claim
         job = dataclasses.replace(running.job, output_rel=self._queue.get(running.job.id).output_rel)
         try:
+            self._check_outbox()
             done = publish.deliver(
                 self._queue, self._home.outbox, job, running.temp, sealed=rendered.sealed, report=report
             )
-        except OSError as e:
-            fault = durable.environment_fault(e, self._home.outbox)
+        except (FolderGone, OSError) as e:
+            fault = e if isinstance(e, FolderGone) else durable.environment_fault(e, self._home.outbox)
             logger.error("job %d: %s %s", job.id, fault.code, fault)
             return self._queue.fail(job, _recorded(fault, "publish"), retry=fault.retry)
         logger.info(

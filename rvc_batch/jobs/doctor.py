@@ -20,12 +20,13 @@ from pathlib import Path
 from rvc_batch.config import Settings, load_settings
 from rvc_batch.db.engine import open_reader
 from rvc_batch.db.migrate import require_current
-from rvc_batch.errors import ConfigError, DatabaseUnusable, RvcBatchError
+from rvc_batch.errors import ConfigError, DatabaseUnusable, FolderGone, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.importers.store import HUBERT_FILE, HUBERT_FOLDER, RMVPE_FILE, ModelStore
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.backup import backups
 from rvc_batch.jobs.daemon_facts import DaemonFacts, read_daemon
+from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.invariants import check_home
 from rvc_batch.jobs.machine_probe import MachineFacts, probe_machine
 
@@ -73,8 +74,10 @@ def examine(
     """Yield what every check finds, in the order in which a person would mend things."""
     settings, finding = _settings(home)
     yield finding
+    folders = Folders(home, marks=False)
+    checks = {home.inbox: folders.check_inbox, home.outbox: folders.check_outbox}
     for folder in (home.inbox, home.outbox, home.processed, home.failed, home.work, home.logs):
-        yield _folder(folder)
+        yield _folder(folder, checks.get(folder))
     yield from _space(home)
     yield from _machine(probe(settings.worker.backend), settings.worker.backend)
     yield _descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -102,11 +105,16 @@ def _settings(home: Home) -> tuple[Settings, Finding]:
     return settings, Finding("settings", Level.OK, where)
 
 
-def _folder(folder: Path) -> Finding:
+def _folder(folder: Path, check_volume: Callable[[], None] | None) -> Finding:
     check = f"{folder.name}/"
     if not folder.is_dir():
         what = f"{folder} is {'not a folder' if folder.exists() else 'missing'}"
         return Finding(check, Level.FAULT, what, "`rvc-batch run` creates it; if it is on a volume, mount that")
+    try:
+        if check_volume is not None:
+            check_volume()
+    except FolderGone as e:
+        return Finding(check, Level.FAULT, str(e), "mount the volume")
     trouble = why_not_durable(folder)
     if trouble:
         remedy = "make it writable for this user; results and sources are written and renamed there"

@@ -16,6 +16,7 @@ import psutil
 
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
+from rvc_batch.jobs.machine import open_files, open_files_limit
 from rvc_batch.jobs.supervisor import WorkerSnapshot
 from rvc_batch.jobs.watcher import WatcherStatus
 from rvc_batch.version import __version__
@@ -50,6 +51,8 @@ class HeartbeatFile:
             "worker": asdict(worker),
             "watcher": asdict(watcher) | {"error": watcher.error or None},
             "last_error": last_error,
+            "open_files": open_files(),
+            "open_files_limit": open_files_limit(),
         }
         durable.write_whole(self._path, json.dumps(record).encode(), durable=False)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rvc_batch.errors import SourceGone
+from rvc_batch.errors import EnvironmentFault, SourceGone
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.failpoints import SOURCE_PLACED, failpoint
@@ -34,8 +34,9 @@ MAX_NUMBERED = 100  # how many "name (n)" to look at when a failed source is bro
 class Sources:
     """The work folders and where sources go from there."""
 
-    def __init__(self, home: Home, *, keep_sources: bool) -> None:
+    def __init__(self, home: Home, *, keep_sources: bool, check_inbox: Callable[[], None] = lambda: None) -> None:
         self._home = home
+        self._check_inbox = check_inbox
         self.keep_sources = keep_sources
         self._moving = threading.Lock()  # the watcher's thread and the supervisor's both settle
 
@@ -106,7 +107,10 @@ class Sources:
                 continue
             job = find(record["id"])
             if job is None or job.public_id != record["public_id"]:
-                self._return_to_inbox(folder, os.fsencode(record["source_rel"]))
+                try:
+                    self._return_to_inbox(folder, os.fsencode(record["source_rel"]))
+                except (EnvironmentFault, OSError) as e:
+                    logger.error("%s belongs to no job and stays for now: %s", folder, e)
             elif job.state in TERMINAL:
                 self.settle(job)
 
@@ -128,6 +132,7 @@ class Sources:
 
     def _return_to_inbox(self, folder: Path, source_rel: bytes) -> None:
         """Give a source whose job is unknown (the database was deleted) to the watcher again."""
+        self._check_inbox()
         target = durable.make_folders(self._home.inbox, Path(os.fsdecode(source_rel)).parent)
         source = folder / _work_name(source_rel)
         if os.path.lexists(source):

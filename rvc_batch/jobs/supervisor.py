@@ -23,6 +23,7 @@ from rvc_batch.errors import RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs.desk import Desk
 from rvc_batch.jobs.lock import holder_of
+from rvc_batch.jobs.machine import SleepWatch
 from rvc_batch.jobs.messages import (
     Cancel,
     FromWorker,
@@ -86,6 +87,7 @@ class Supervisor:
         sources: Sources,
         *,
         choices: Callable[[], Choices],
+        check_outbox: Callable[[], None] = lambda: None,
         engine: str = DEFAULT_ENGINE,
         limits: Limits | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -93,8 +95,11 @@ class Supervisor:
     ) -> None:
         self._home, self._settings, self._queue, self._engine = home, settings, queue, engine
         self._limits = limits or Limits()
-        self._desk = Desk(home, queue, sources, choices=choices, lease_seconds=self._limits.lease)
+        self._desk = Desk(
+            home, queue, sources, choices=choices, check_outbox=check_outbox, lease_seconds=self._limits.lease
+        )
         self._monotonic, self._wall = monotonic, wall
+        self._sleep_watch = SleepWatch(monotonic(), wall())
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -135,6 +140,7 @@ class Supervisor:
             self._write()
             if self._worker.has_ended:
                 self._bury()
+        self._notice_sleep()
         self._beat()
         self._watch()
         self._assign()
@@ -317,6 +323,14 @@ class Supervisor:
                 self._state = "idle"
 
     # --- what the database hears ---
+
+    def _notice_sleep(self) -> None:
+        """After the machine slept, let every worker report before any is taken for dead."""
+        gap = self._sleep_watch.gap(self._monotonic(), self._wall())
+        if gap:
+            logger.info("the machine slept, or its clock was set forward: %.0f s passed unnoticed", gap)
+            self._next_rescue = self._monotonic() + self._limits.lease
+            self._next_beat = self._next_claim = 0.0
 
     def _beat(self) -> None:
         now = self._monotonic()

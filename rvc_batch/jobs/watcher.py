@@ -85,12 +85,14 @@ class Watcher:
         *,
         intake: Intake,
         board: ArrivalBoard,
+        check_inbox: Callable[[], None] = lambda: None,
         on_taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._inbox, self._settings = inbox, settings
         self._intake, self._board, self._on_taken = intake, board, on_taken
+        self._check_inbox = check_inbox
         self._monotonic, self._wall = monotonic, wall
         self._tracks: dict[bytes, Track] = {}
         self._judgements: dict[bytes, Judgement] = {}
@@ -135,6 +137,7 @@ class Watcher:
         """Look at the whole inbox once and take every file that is complete."""
         error = ""
         try:
+            self._check_inbox()
             listing = list_inbox(self._inbox, depth=self._settings().depth)
             self._follow(listing, self._monotonic())
             self._intake.resume()

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from rvc_batch.engine.types import ConversionReport
-from rvc_batch.errors import LeaseLost, RvcBatchError, SourceChanged, SourceGone, Stopped
+from rvc_batch.errors import FolderGone, LeaseLost, RvcBatchError, SourceChanged, SourceGone, Stopped
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
 from rvc_batch.jobs.lock import FileLock
@@ -192,6 +192,8 @@ def _named(error: Exception, folder: Path) -> RvcBatchError:
         return error
     if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
         return durable.environment_fault(error, folder)
+    if not folder.is_dir():  # whatever a codec makes of it: the volume was pulled out
+        return FolderGone(f"{folder} is gone ({error}); bring it back, work resumes by itself")
     return RvcBatchError(f"unexpected {type(error).__name__}: {error}").with_traceback(error.__traceback__)
 
 

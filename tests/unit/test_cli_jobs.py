@@ -313,6 +313,13 @@ def test_a_failed_copy_leaves_nothing(home: Home, song: Path, monkeypatch: pytes
     assert inbox(home) == {}
 
 
+def test_add_puts_nothing_into_the_empty_place_of_a_volume(home: Home, song: Path) -> None:
+    (home.state / "folders.json").write_text('{"inbox": true}')
+    with pytest.raises(FolderGone, match="is not mounted"):
+        run(home, "add", str(song))
+    assert list(home.inbox.iterdir()) == []
+
+
 def test_add_refuses_what_cannot_work_before_copying(home: Home, song: Path) -> None:
     with pytest.raises(VoiceUnknown, match="no voice 'nobody'"):
         run(home, "add", str(song), "--voice", "nobody")

@@ -81,6 +81,10 @@ def file_for_folder(home: Home) -> None:
     home.failed.touch()
 
 
+def unmounted(home: Home) -> None:
+    (home.state / "folders.json").write_text('{"inbox": true}')
+
+
 def bad_settings(home: Home) -> None:
     home.config_file.write_text("worker = 5\n")
 
@@ -110,6 +114,7 @@ def silent_daemon(home: Home) -> None:
     [
         (missing_folder, "outbox/", r"fault: .*outbox is missing"),
         (file_for_folder, "failed/", r"fault: .*failed is not a folder"),
+        (unmounted, "inbox/", r"fault: the volume of .*inbox is not mounted"),
         (bad_settings, "settings", r"fault: .*rvc-batch\.toml:1: worker: "),
         (no_network, "pitch network", r"fault: missing in "),
         (no_voice, "voices", r"fault: no usable voice"),

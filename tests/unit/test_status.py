@@ -121,6 +121,11 @@ def test_a_box_that_never_ran_is_down_and_told_how_to_start(home: Home, clock: F
     assert not home.database.exists()
 
 
+def test_open_files_are_shown(home: Home, queue: Queue, clock: FakeClock) -> None:
+    beat(home, open_files=31, open_files_limit=8192)
+    assert "31 of 8192 files open" in text(read_status(home, clock=clock))
+
+
 def test_a_dead_daemon_with_a_full_queue_is_down_not_idle(home: Home, queue: Queue, clock: FakeClock) -> None:
     beat(home, pid=dead_pid())
     queued(queue, "a")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rvc_batch.config import WatchSettings
-from rvc_batch.errors import DiskFull, InputUnreadable, RvcBatchError, SourceChanged
+from rvc_batch.errors import DiskFull, FolderGone, InputUnreadable, RvcBatchError, SourceChanged
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Container
 from rvc_batch.jobs.models import Arrival
@@ -28,11 +28,13 @@ class World:
         self.shown: list[Arrival] = []
         self.error: Exception | None = None
         self.draining = False
+        self.absent = ""
         self.watcher = Watcher(
             inbox,
             lambda: WatchSettings(settle_seconds=3.0, truncated_after_seconds=600.0),
             intake=self,
             board=self,
+            check_inbox=self.check_inbox,
             monotonic=lambda: self.now,
             wall=lambda: 1e9 + self.now,
         )
@@ -52,6 +54,10 @@ class World:
             raise self.error
         self.taken.append((rel, how))
         (self.inbox / os.fsdecode(rel)).unlink()
+
+    def check_inbox(self) -> None:
+        if self.absent:
+            raise FolderGone(self.absent)
 
     def is_draining(self) -> bool:
         return self.draining
@@ -187,6 +193,19 @@ def test_inbox_that_vanishes_is_reported_and_noticed_when_it_is_back(world: Worl
     write_audio(world.inbox / "a.wav")
     world.look(1, 3)
     assert world.taken == [(b"a.wav", "accepted")]
+
+
+def test_inbox_whose_volume_is_gone_is_not_looked_at(world: World) -> None:
+    write_audio(world.inbox / "a.wav")
+    world.absent = "inbox is not mounted"
+    world.look(0, 3, 3)
+    assert not world.taken
+    assert world.watcher.status().error == "inbox is not mounted"
+    assert world.watcher.is_expecting, "a run until idle waits for it"
+    world.absent = ""
+    world.look(1, 3)
+    assert world.taken == [(b"a.wav", "accepted")]
+    assert world.watcher.status().error == ""
 
 
 def test_file_deleted_while_settling_is_dropped_quietly(world: World) -> None:

@@ -14,13 +14,15 @@ from typing import Annotated
 import typer
 
 from rvc_batch.cli.context import Context
-from rvc_batch.errors import ConfigError, InputError, ModelError, RvcBatchError
+from rvc_batch.errors import ConfigError, DaemonRunning, EnvironmentFault, InputError, ModelError, RvcBatchError
 from rvc_batch.version import __version__
 
 EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
     (ConfigError, 78),  # EX_CONFIG
     (InputError, 65),  # EX_DATAERR
     (ModelError, 66),  # EX_NOINPUT
+    (EnvironmentFault, 75),  # EX_TEMPFAIL: the machine, not the command; try again
+    (DaemonRunning, 75),
     (RvcBatchError, 1),
 )
 

@@ -29,7 +29,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, run, status
+    from rvc_batch.cli import convert, jobs, models, run, service, status
 
     app = typer.Typer(
         name="rvc-batch",
@@ -61,6 +61,7 @@ def build_app() -> typer.Typer:
     models.register(app)
     jobs.register(app)
     run.register(app)
+    service.register(app)
     status.register(app)
     return app
 

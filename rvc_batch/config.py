@@ -59,6 +59,7 @@ class Settings(_Section):
 
     default_voice: str = ""
     keep_sources: bool = True
+    umask: str = Field("022", pattern="^0?[0-7]{3}$", description="of the service; 002 for folders that a group shares")
     watch: WatchSettings = WatchSettings()
     worker: WorkerSettings = WorkerSettings()
     conversion: dict[str, Any] = {}

@@ -34,6 +34,7 @@
     ├── JobNotFound                E_JOB_NOT_FOUND
     ├── JobStateConflict           E_JOB_STATE
     ├── DaemonRunning              E_DAEMON_RUNNING
+    ├── ServiceFailed              E_SERVICE
     ├── LeaseLost                  E_LEASE_LOST      another claim owns the job: drop the work, write nothing
     └── Stopped                    E_STOPPED         cancellation or shutdown noticed between two segments
 
@@ -269,6 +270,13 @@ class DaemonRunning(RvcBatchError):
     """Another daemon already serves this home."""
 
     code = "E_DAEMON_RUNNING"
+    retry = RetryClass.NEVER
+
+
+class ServiceFailed(RvcBatchError):
+    """launchd or systemd refused, or the service did not become ready."""
+
+    code = "E_SERVICE"
     retry = RetryClass.NEVER
 
 

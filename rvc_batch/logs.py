@@ -6,18 +6,21 @@ Only the daemon writes the file; its worker sends records over the pipe, because
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 FILE_NAME = "rvc-batch.log"
 MAX_BYTES, BACKUPS = 10_000_000, 5
+STDERR = 2  # the descriptor, which native code writes to as well
 LEVELS = ("debug", "info", "warning", "error")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-def configure(folder: Path, *, level: str) -> None:
-    """Log to `folder`/rvc-batch.log and to standard error; replaces what was configured before.
+def configure(folder: Path, *, level: str, to_stderr: bool = True) -> None:
+    """Log to `folder`/rvc-batch.log and, if wanted, to standard error; replaces what was configured before.
 
     Raises:
         OSError: the file cannot be written.
@@ -28,12 +31,20 @@ def configure(folder: Path, *, level: str) -> None:
     for old in root.handlers[:]:
         root.removeHandler(old)
         old.close()
-    for handler in (file, logging.StreamHandler(sys.stderr)):
+    handlers: list[logging.Handler] = [file, logging.StreamHandler(sys.stderr)] if to_stderr else [file]
+    for handler in handlers:
         handler.setFormatter(SafeFormatter(FORMAT))
         root.addHandler(handler)
     root.setLevel(level.upper())
     for chatty in ("watchdog", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def trim_standard_error() -> None:
+    """Empty standard error if it is a file that has grown too large: launchd appends to it and never rotates it."""
+    state = os.fstat(STDERR)
+    if stat.S_ISREG(state.st_mode) and state.st_size > MAX_BYTES:
+        os.ftruncate(STDERR, 0)
 
 
 class SafeFormatter(logging.Formatter):

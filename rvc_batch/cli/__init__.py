@@ -14,20 +14,22 @@ from typing import Annotated
 import typer
 
 from rvc_batch.cli.context import Context
-from rvc_batch.errors import ConfigError, InputError, ModelError, RvcBatchError
+from rvc_batch.errors import ConfigError, DaemonRunning, EnvironmentFault, InputError, ModelError, RvcBatchError
 from rvc_batch.version import __version__
 
 EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
     (ConfigError, 78),  # EX_CONFIG
     (InputError, 65),  # EX_DATAERR
     (ModelError, 66),  # EX_NOINPUT
+    (EnvironmentFault, 75),  # EX_TEMPFAIL: the machine, not the command; try again
+    (DaemonRunning, 75),
     (RvcBatchError, 1),
 )
 
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, run, status, upkeep
+    from rvc_batch.cli import convert, jobs, models, run, service, status, upkeep
 
     app = typer.Typer(
         name="rvc-batch",
@@ -59,6 +61,7 @@ def build_app() -> typer.Typer:
     models.register(app)
     jobs.register(app)
     run.register(app)
+    service.register(app)
     status.register(app)
     upkeep.register(app)
     return app

@@ -30,6 +30,12 @@ def run(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="Convert all there is in inbox and queue, then exit.")
     ] = False,
+    service: Annotated[
+        bool,
+        typer.Option(
+            "--service", help="As launchd or systemd starts it: log to the file only, give up after five failed starts."
+        ),
+    ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
 ) -> None:
     """Watch the inbox and convert what is dropped there, until a signal ends it.
@@ -43,8 +49,11 @@ def run(
     from rvc_batch.errors import SettingsInvalid
     from rvc_batch.jobs.daemon import Daemon, DaemonOptions
     from rvc_batch.jobs.folders import Folders
+    from rvc_batch.jobs.notify import Notifier
+    from rvc_batch.jobs.starts import Starts
 
     context: Context = ctx.obj
+    starts, notifier = Starts(context.home), Notifier()
 
     def with_backend(settings: Settings) -> Settings:
         if backend is None:
@@ -56,10 +65,21 @@ def run(
         return Settings.model_validate(values)
 
     def open_logs() -> None:
-        logs.configure(context.home.logs, level=log_level)
+        logs.configure(context.home.logs, level=log_level, to_stderr=not service)
 
-    settings = with_backend(context.settings)
-    Folders(context.home).create()
-    open_logs()
-    options = DaemonOptions(until_idle=until_idle, reopen_logs=open_logs, adjust=with_backend)
-    Daemon(context.home, settings, options).run()
+    def beat() -> None:
+        notifier.beat()
+        starts.beat()
+
+    def serve() -> None:
+        settings = with_backend(context.settings)
+        Folders(context.home).create()
+        open_logs()
+        options = DaemonOptions(until_idle=until_idle, reopen_logs=open_logs, on_beat=beat, adjust=with_backend)
+        Daemon(context.home, settings, options).run()
+
+    if service:
+        logs.trim_standard_error()
+        starts.run(serve)
+    else:
+        serve()

@@ -14,7 +14,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rvc_batch.db.engine import back_up, missing, open_reader, quick_check
+from rvc_batch.db.engine import back_up, open_reader, quick_check
+from rvc_batch.db.faults import missing
 from rvc_batch.db.migrate import revision
 from rvc_batch.errors import DatabaseUnusable, SettingsInvalid
 from rvc_batch.home import Home

@@ -52,6 +52,7 @@ class DaemonOptions:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     reopen_logs: Callable[[], None] = lambda: None
+    on_beat: Callable[[], None] = lambda: None  # once a second while main loop and watcher live
     adjust: Callable[[Settings], Settings] = lambda settings: settings  # what the command line overrules, on reload
 
 
@@ -115,7 +116,7 @@ class Daemon:
         thread.start()
         heartbeat = HeartbeatFile(home, options.clock())
         try:
-            self._loop(queue, sources, supervisor, watcher, heartbeat)
+            self._loop(queue, sources, supervisor, watcher, heartbeat, thread)
         finally:
             watcher.stop()
             thread.join()
@@ -127,7 +128,13 @@ class Daemon:
         logger.info("stopped")
 
     def _loop(
-        self, queue: Queue, sources: Sources, supervisor: Supervisor, watcher: Watcher, heartbeat: HeartbeatFile
+        self,
+        queue: Queue,
+        sources: Sources,
+        supervisor: Supervisor,
+        watcher: Watcher,
+        heartbeat: HeartbeatFile,
+        watching: threading.Thread,
     ) -> None:
         swept = time.monotonic()
         stopping = 0
@@ -152,6 +159,8 @@ class Daemon:
                 time.sleep(TICK_SECONDS)
             self._note(error or watcher.status().error or _start_trouble(supervisor))
             _beat(heartbeat, self._options.clock(), supervisor, watcher, self._last_error)
+            if watching.is_alive() or stopping:  # a slow look at the inbox is no dead one
+                self._options.on_beat()
             if self._signals > stopping:
                 stopping = self._signals
                 self._stop(supervisor, watcher, stopping)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rvc_batch.home import Home
+from rvc_batch.jobs.starts import read_last_start
 
 HEARTBEAT_VERSION = 1
 STALE_S = 15.0  # the daemon writes its heartbeat about once a second
@@ -53,7 +54,13 @@ class DaemonFacts:
 
 
 def read_daemon(home: Home, now: float) -> DaemonFacts:
-    """Read the heartbeat file and find out whether the process that wrote it lives."""
+    """Read the heartbeat file and find out whether the process that wrote it lives; if not, why it does not start."""
+    facts = _read_heartbeat(home, now)
+    start = None if facts.is_alive else read_last_start(home)
+    return facts if start is None else replace(facts, trouble=start.sentence())
+
+
+def _read_heartbeat(home: Home, now: float) -> DaemonFacts:
     path = home.state / "daemon.json"
     try:
         beat = json.loads(path.read_bytes())

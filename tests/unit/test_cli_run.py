@@ -40,7 +40,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             calls.append("run")
 
     monkeypatch.setattr(daemon, "Daemon", Recorded)
-    monkeypatch.setattr(logs, "configure", lambda folder, level: calls.append((folder, level)))
+    monkeypatch.setattr(logs, "configure", lambda folder, **how: calls.append((folder, how)))
     return calls
 
 
@@ -49,7 +49,7 @@ def test_options_reach_the_daemon(tmp_path: Path, started: list[Any]) -> None:
     result = invoke(home, "--backend", "torch", "--until-idle", "--log-level", "debug")
     assert result.exit_code == 0
     log, used_home, settings, options, ran = started
-    assert log == (home.logs, "debug")
+    assert log == (home.logs, {"level": "debug", "to_stderr": True})
     assert (used_home, ran) == (home, "run")
     assert settings.worker.backend == "torch"
     assert options.until_idle
@@ -69,3 +69,34 @@ def test_unknown_backend_is_refused(tmp_path: Path, started: list[Any]) -> None:
     result = invoke(Home(tmp_path), "--backend", "tpu")
     assert isinstance(result.exception, SettingsInvalid)
     assert not started
+
+
+def test_a_service_logs_to_the_file_only_and_is_watched(tmp_path: Path, started: list[Any]) -> None:
+    home = Home(tmp_path)
+    home.create()
+    assert invoke(home, "--service").exit_code == 0
+    assert started[0] == (home.logs, {"level": "info", "to_stderr": False})
+    started[3].on_beat()
+
+
+def test_a_service_with_bad_settings_gives_up_at_the_fifth_start_and_not_before(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    home.config_file.write_text("watch = 1\n")
+    codes = [1 if invoke(home, "--service").exception else 0 for _ in range(6)]
+    assert codes == [1, 1, 1, 1, 0, 1]  # the sixth is a new series: somebody started it again
+    assert invoke(home).exit_code == 1  # in a terminal nothing is counted
+
+
+def test_large_standard_error_is_emptied_and_a_small_one_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_BYTES", 10)
+    path = tmp_path / "launchd.log"
+    path.write_bytes(b"x" * 10)
+    with path.open("ab") as file:
+        monkeypatch.setattr(logs, "STDERR", file.fileno())
+        logs.trim_standard_error()
+        assert path.stat().st_size == 10
+        file.write(b"x")
+        file.flush()
+        logs.trim_standard_error()
+        assert path.stat().st_size == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import DatabaseUnusable, DiskFull, InputTruncated, InputUnreadable, SourceChanged
 from rvc_batch.home import Home
+from rvc_batch.jobs import durable
+from rvc_batch.jobs import ingest as ingest_module
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.ingest import Ingest
@@ -103,6 +105,65 @@ def test_file_that_is_not_what_was_looked_at_is_not_taken(box: Box, change: str)
     with pytest.raises(SourceChanged):
         box.ingest.accept(b"a.wav", look, WHOLE)
     assert box.jobs() == []
+
+
+def test_file_that_changes_while_it_is_hashed_is_not_taken(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, path, genuine = box.drop(), box.home.inbox / "a.wav", ingest_module.hashlib.sha256
+
+    def written_meanwhile() -> Any:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return genuine()
+
+    monkeypatch.setattr(ingest_module.hashlib, "sha256", written_meanwhile)
+    monkeypatch.setattr(ingest_module, "_matches", second_look_only(ingest_module._matches))
+    with pytest.raises(SourceChanged, match="changed while it was read"):
+        box.ingest.accept(b"a.wav", look, WHOLE)
+    assert box.jobs() == []
+
+
+def second_look_only(matches: Callable[..., bool]) -> Callable[..., bool]:
+    """Let the look before hashing pass, so that the one after it must notice."""
+    looks: list[bool] = []
+
+    def look(*arguments: Any) -> bool:
+        looks.append(not looks or matches(*arguments))
+        return looks[-1]
+
+    return look
+
+
+def test_move_into_work_is_durable_at_both_ends_before_the_job_is_queued(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power loss must neither bring the file back into the inbox nor lose it from work/."""
+    look, steps = box.drop(), list[str]()
+    for owner, name, tell in (
+        (durable, "sync_folder", lambda folder: f"sync {folder.name}"),
+        (ingest_module, "_rename", lambda source, target: f"move {source.name}"),
+        (box.queue, "enqueue", lambda number: "queued"),
+    ):
+        monkeypatch.setattr(owner, name, telling(getattr(owner, name), tell, steps))
+    job = box.ingest.accept(b"a.wav", look, WHOLE)
+    assert steps[steps.index("move a.wav") :] == ["move a.wav", f"sync {job.public_id}", "sync inbox", "queued"]
+
+
+def telling(step: Callable[..., Any], tell: Callable[..., str], steps: list[str]) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        steps.append(tell(*arguments))
+        return step(*arguments, **named)
+
+    return call
+
+
+def test_other_name_of_a_hard_link_is_left_alone(box: Box) -> None:
+    mine = box.home.root / "mine.wav"
+    write_audio(mine)
+    content = mine.read_bytes()
+    (box.home.inbox / "a.wav").hardlink_to(mine)
+    job = box.ingest.accept(b"a.wav", box.look(), WHOLE)
+    assert job.state is JobState.QUEUED
+    assert (mine.read_bytes(), files_below(box.home.inbox)) == (content, [])
 
 
 def test_second_file_of_an_active_job_is_a_duplicate_and_kept(box: Box) -> None:

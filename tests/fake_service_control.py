@@ -76,7 +76,9 @@ def stop():
 
 def is_alive(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        os.kill(pid, 0)
+        stat = Path(f"/proc/{pid}/stat")  # Linux shows who is dead and not yet buried
+        return not Path("/proc/self").exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
 

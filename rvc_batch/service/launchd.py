@@ -81,7 +81,7 @@ class Launchd:
                         "you log out. For a box without a screen: sudo rvc-batch service install --system --user NAME"
                     )
                 return
-            if not (domain.startswith("gui/") and answer.code in NO_SESSION):
+            if answer.code not in NO_SESSION:
                 break
         raise _refused("bootstrap", answer)
 

@@ -76,6 +76,14 @@ def test_reason_that_the_daemon_wrote_down_ends_the_wait_at_once(box: Box) -> No
     assert box.slept.now == before
 
 
+def test_reason_of_an_earlier_start_is_not_taken_for_this_one(box: Box) -> None:
+    box.control.configure(is_heard=False)
+    record = {"version": 1, "starts": 1, "started_at": 1.0, "pid": 1, "code": "E_CONFIG", "message": "line 3: depth"}
+    (box.home.state / "last_start_error.json").write_text(json.dumps(record))
+    with pytest.raises(ServiceFailed, match="not ready within 60 s"):
+        box.service.install()
+
+
 def test_roll_back_that_fails_does_not_hide_the_first_error(box: Box) -> None:
     box.control.reply("launchctl bootstrap", (1, "the first"))
     box.control.reply("launchctl bootout", (3, ""), (3, ""), (1, "the second"))
@@ -109,6 +117,14 @@ def test_heartbeat_of_another_process_is_not_readiness(box: Box) -> None:
     box.control.configure(pid=os.getppid())
     with pytest.raises(ServiceFailed, match="not ready"):
         box.service.install()
+
+
+def test_process_that_should_have_been_replaced_is_not_readiness(box: Box) -> None:
+    box.service.install()
+    box.control.reply("launchctl kickstart", (0, ""))  # and nothing happens
+    with pytest.raises(ServiceFailed, match="not ready within 60 s"):
+        box.service.restart()
+    assert box.file.exists()
 
 
 def test_daemon_in_a_terminal_is_not_fought_over(box: Box) -> None:

@@ -14,6 +14,7 @@ import argparse
 import ast
 import dataclasses
 import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -24,6 +25,9 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from tqdm import tqdm
+
+# a checkout that is not installed works as well
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rvc_batch.engine.backend import Backend, open_backend
 from rvc_batch.engine.converter import V2_LAYER, Converter

@@ -48,6 +48,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "none"
+    networks_sha256 = "0"
 
     def __init__(self, *, f0_bin: int = 180, level: float = 1.0) -> None:
         self.f0_bin, self.level = f0_bin, level

@@ -26,6 +26,7 @@ class Backend(Protocol):
 
     name: str
     device: str
+    networks_sha256: str  # of the sources of the content and pitch networks, to tell results apart
     pitch_config: RmvpeConfig
 
     def load_voice(self, voice: Voice) -> None:

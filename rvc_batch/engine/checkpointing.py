@@ -98,13 +98,15 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, backend: str, rules: str) -> str:
+def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str) -> str:
     """Return a hash of everything the samples of a conversion depend on.
+
+    engine: backend and the hashes of its content and pitch networks. rules: of the dialect.
 
     The source and the index are known by size and time of change, which is enough for files that only this program
     moves.
     """
-    facts = [settings.to_json(), voice.sha256, backend, rules, __version__]
+    facts = [settings.to_json(), voice.sha256, engine, rules, __version__]
     for path in (source, voice.index):
         if path is not None and path.exists():
             stat = path.stat()

@@ -38,7 +38,7 @@ class Converter:
         self.backend = backend
         self._scratch = scratch
         self._sizes = sizes
-        self._indexes: dict[Path, FeatureIndex] = {}
+        self._indexes: dict[tuple[Path, int, int, int], FeatureIndex] = {}
 
     def convert(
         self,
@@ -75,7 +75,8 @@ class Converter:
         is_done = False
         try:
             chosen = rules or dialect_named(settings.dialect)
-            key = conversion_key(source, voice, settings, self.backend.name, str(chosen))
+            engine = f"{self.backend.name} {self.backend.networks_sha256}"
+            key = conversion_key(source, voice, settings, engine, str(chosen))
             request = Request(voice, settings, chosen, self._sizes, key, progress, inspect)
             index = self.index_for(voice) if settings.index_rate > 0 else None
             report = Conversion(self.backend, index, place, request).run(source, target)
@@ -93,8 +94,10 @@ class Converter:
         """Return the voice's index, kept warm; None when it has none."""
         if voice.index is None:
             return None
-        index = self._indexes.pop(voice.index, None) or FeatureIndex(voice.index)
-        self._indexes[voice.index] = index
+        stat = voice.index.stat()
+        key = (voice.index, stat.st_size, stat.st_mtime_ns, stat.st_ino)  # a replaced file is another index
+        index = self._indexes.pop(key, None) or FeatureIndex(voice.index)
+        self._indexes[key] = index
         while len(self._indexes) > RESIDENT_INDEXES:
             self._indexes.pop(next(iter(self._indexes)))
         return index

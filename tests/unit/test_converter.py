@@ -12,6 +12,7 @@ from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
 from tests.engine_fakes import NumpyBackend, fake_voice
+from tests.unit.test_retrieval import write_index
 
 QUIET = ConversionSettings(index_rate=0.0, output_format="wav32f", rms_mix_rate=1.0)
 
@@ -186,6 +187,29 @@ def test_a_workspace_of_other_settings_is_not_taken_over(tmp_path: Path) -> None
     backend = NumpyBackend()
     convert(tmp_path, wave, 8_000, QUIET.with_changes(seed=1), workspace=tmp_path / "work", backend=backend)
     assert len(backend.seen) == 2
+
+
+def test_a_workspace_of_other_networks_is_not_taken_over(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    interrupted(tmp_path, wave, 8_000, 30)
+    backend = NumpyBackend()
+    backend.networks_sha256 = "1"
+    convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend)
+    assert len(backend.seen) == 2
+
+
+def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = write_index(tmp_path / "a.index", rng.standard_normal((50, 8)).astype(np.float32))
+    converter = Converter(NumpyBackend(), scratch=tmp_path)  # type: ignore[arg-type]
+    voice = fake_voice(index=path)
+    first = converter.index_for(voice)
+    assert first is not None
+    assert converter.index_for(voice) is first
+    write_index(path, rng.standard_normal((60, 8)).astype(np.float32))
+    second = converter.index_for(voice)
+    assert second is not None
+    assert second.count == 60
 
 
 @pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "filtered.f64"])

@@ -1,4 +1,4 @@
-"""Every verb of the queue, by the rule it keeps."""
+"""Every verb of the queue, by the rule it keeps. Long because the verbs are many and share one set of fakes."""
 
 import json
 import math

@@ -47,11 +47,14 @@ class MlxBackend:
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
         self.device = _set_up_device()
-        content = read_header(hubert, NetworkKind.HUBERT).config
+        content_header = read_header(hubert, NetworkKind.HUBERT)
+        content = content_header.config
         assert isinstance(content, HubertConfig)
         self._content_config = content
         self._content = _load(Hubert(content), hubert)
-        pitch = read_header(rmvpe, NetworkKind.RMVPE).config
+        pitch_header = read_header(rmvpe, NetworkKind.RMVPE)
+        self.networks_sha256 = f"{content_header.source_sha256} {pitch_header.source_sha256}"
+        pitch = pitch_header.config
         assert isinstance(pitch, RmvpeConfig)
         self.pitch_config = pitch
         self._pitch = _load(Rmvpe(pitch), rmvpe)

@@ -39,11 +39,14 @@ class TorchBackend:
     device = "cpu"
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
-        content = read_header(hubert, NetworkKind.HUBERT).config
+        content_header = read_header(hubert, NetworkKind.HUBERT)
+        content = content_header.config
         assert isinstance(content, HubertConfig)
         self._content_config = content
         self._content = _load(lambda: Hubert(content), hubert)
-        pitch = read_header(rmvpe, NetworkKind.RMVPE).config
+        pitch_header = read_header(rmvpe, NetworkKind.RMVPE)
+        self.networks_sha256 = f"{content_header.source_sha256} {pitch_header.source_sha256}"
+        pitch = pitch_header.config
         assert isinstance(pitch, RmvpeConfig)
         self.pitch_config = pitch
         self._pitch = _load(lambda: Rmvpe(pitch), rmvpe)

@@ -24,7 +24,8 @@ def speechlike(rate: int, samples: int) -> np.ndarray:
 
 def convert(folder: Path, wave: np.ndarray, rate: int, settings: ConversionSettings = QUIET, **options: object):  # type: ignore[no-untyped-def]
     source, target = folder / "in.wav", folder / "out.wav"
-    sf.write(source, wave, rate, "FLOAT")
+    if not source.exists():  # a source written again is another one to a workspace
+        sf.write(source, wave, rate, "FLOAT")
     backend = options.pop("backend", NumpyBackend())
     voice = options.pop("voice", fake_voice())
     converter = Converter(backend, scratch=folder / "scratch")  # type: ignore[arg-type]

@@ -15,6 +15,8 @@ import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +30,8 @@ PTHREAD_BUILDS = (
 )
 # What the OpenBLAS of the faiss wheel needs, in the order in which it must be there.
 FAISS_WHEEL_ORDER = ("libquadmath", "libgfortran", "libgomp", "libopenblas")
+
+OPENBLAS_PTHREADS = 1  # openblas_get_parallel: 0 sequential, 1 pthreads, 2 OpenMP
 
 
 class BlasSource(StrEnum):
@@ -73,6 +77,36 @@ def _load_once() -> BlasLibrary:
         return BlasLibrary(BlasSource.REFERENCE)
     logger.info("BLAS for MLX: %s (%s)", library.path, library.source)
     return library
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Let every matrix product inside the block use `count` threads, where the BLAS is an OpenBLAS of pthreads."""
+    library = _pthread_openblas()
+    if library is None:
+        yield
+        return
+    before = library.openblas_get_num_threads()
+    library.openblas_set_num_threads(count)
+    try:
+        yield
+    finally:
+        library.openblas_set_num_threads(before)
+
+
+def threads_are_ours() -> bool:
+    """Say whether `blas_threads` can set the number of threads."""
+    return _pthread_openblas() is not None
+
+
+@functools.cache
+def _pthread_openblas() -> ctypes.CDLL | None:
+    """Return the BLAS of MLX if its threads can be counted from outside: an OpenMP build counts per calling thread."""
+    library = _load_once()
+    if library.source is not BlasSource.SYSTEM or library.path is None:
+        return None
+    loaded = ctypes.CDLL(library.path)
+    return loaded if loaded.openblas_get_parallel() == OPENBLAS_PTHREADS else None
 
 
 def load_system_openblas() -> BlasLibrary | None:

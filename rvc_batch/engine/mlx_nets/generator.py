@@ -11,7 +11,8 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from rvc_batch.engine.mlx_nets.layers import Conv1d, ConvTranspose1d, Linear, leaky_relu
+from rvc_batch.engine.mlx_nets.layers import Conv1d, ConvTranspose1d, Linear, leaky_relu, span_rows
+from rvc_batch.engine.mlx_nets.streamed import Span, over_spans
 from rvc_batch.engine.network_config import DECODER_SLOPE, FINAL_SLOPE, SynthesizerConfig
 
 __all__ = ["Generator", "ResidualBlock", "SourceModule", "noise_conv", "upsampler"]
@@ -36,11 +37,19 @@ class ResidualBlock(nn.Module):
         self.convs1 = [Conv1d(channels, channels, kernel, padding=kernel // 2 * d, dilation=d) for d in dilations]
         self.convs2 = [Conv1d(channels, channels, kernel, padding=kernel // 2) for _ in dilations]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: Span) -> Span:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            y = dilated(leaky_relu(x, DECODER_SLOPE))
-            x = x + plain(leaky_relu(y, DECODER_SLOPE))
+            y = plain.over(dilated.over(x.map(_leaky)).map(_leaky))
+            x = Span(y.rows + x.at(y).rows, y.first, y.length)
         return x
+
+    def window(self, first: int, last: int, length: int) -> tuple[int, int]:
+        """Return which rows of a signal of `length` rows it must be given to return rows first … last."""
+        rows, before = last - first, 0
+        for dilated, plain in zip(reversed(self.convs1), reversed(self.convs2), strict=True):
+            rows = dilated.rows_in(plain.rows_in(rows))
+            before += dilated.reach_before + plain.reach_before
+        return max(first - before, 0), min(first - before + rows, length)
 
 
 class Generator(nn.Module):
@@ -49,6 +58,7 @@ class Generator(nn.Module):
     def __init__(self, config: SynthesizerConfig) -> None:
         super().__init__()
         stages = range(len(config.upsample_rates))
+        self._rates = config.upsample_rates
         self.m_source = SourceModule() if config.has_f0 else None
         self.noise_convs = [noise_conv(config, i) for i in stages] if config.has_f0 else []
         self.conv_pre = Conv1d(config.inter_channels, config.upsample_initial_channels, 7, padding=3)
@@ -63,15 +73,36 @@ class Generator(nn.Module):
 
     def __call__(self, z: mx.array, source: mx.array, speaker: mx.array) -> mx.array:
         harmonics = None if self.m_source is None else self.m_source(source)
-        n_blocks = len(self.resblocks) // len(self.ups)
-        x = self.conv_pre(z) + self.cond(speaker)
-        for i, up in enumerate(self.ups):
-            x = up(leaky_relu(x, DECODER_SLOPE))
+        x = _leaky(self.conv_pre(z) + self.cond(speaker))
+        for i, rate in enumerate(self._rates):
+            slope = FINAL_SLOPE if i == len(self._rates) - 1 else DECODER_SLOPE
+            x = self._stage(i, rate * x.shape[0], x, harmonics, slope)
+        return over_spans(x.shape[0], span_rows(x.shape[1]), lambda *span: mx.tanh(self.conv_post.between(x, *span)))[
+            :, 0
+        ]
+
+    def _stage(self, i: int, length: int, x: mx.array, harmonics: mx.array | None, slope: float) -> mx.array:
+        """Upsample, add the source and run the residual blocks of stage i: [T, 2C] → [length, C], activated."""
+        up, n_blocks = self.ups[i], len(self.resblocks) // len(self.ups)
+        blocks = self.resblocks[i * n_blocks : (i + 1) * n_blocks]
+
+        def render(first: int, last: int) -> mx.array:
+            windows = [block.window(first, last, length) for block in blocks]
+            low, high = min(low for low, _ in windows), max(high for _, high in windows)
+            y = up.between(x, low, high)
             if harmonics is not None:
-                x = x + self.noise_convs[i](harmonics)
-            blocks = self.resblocks[i * n_blocks : (i + 1) * n_blocks]
-            x = sum((block(x) for block in blocks[1:]), start=blocks[0](x)) / n_blocks
-        return mx.tanh(self.conv_post(leaky_relu(x, FINAL_SLOPE)))[:, 0]
+                y = y + self.noise_convs[i].between(harmonics, low, high)
+            span = Span(y, low, length)
+            outputs = [
+                block(span.cut(*window)).cut(first, last).rows for block, window in zip(blocks, windows, strict=True)
+            ]
+            return leaky_relu(sum(outputs[1:], start=outputs[0]) / n_blocks, slope)
+
+        return over_spans(length, span_rows(up.weight.shape[0]), render)
+
+
+def _leaky(x: mx.array) -> mx.array:
+    return leaky_relu(x, DECODER_SLOPE)
 
 
 def upsampler(config: SynthesizerConfig, stage: int) -> ConvTranspose1d:

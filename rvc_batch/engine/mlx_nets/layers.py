@@ -9,6 +9,7 @@ time comes first, channels last. Sizes and parameter names follow torch.nn; weig
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from mlx import nn
 from mlx.nn import Embedding, LayerNorm, Linear, ReLU
 from mlx.utils import tree_flatten
 
+from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, rows_between
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
 from rvc_batch.engine.types import F32
 
@@ -40,6 +42,7 @@ __all__ = [
     "load_canonical",
     "mean_pool",
     "relative_attention",
+    "span_rows",
 ]
 
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
@@ -56,6 +59,9 @@ def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
     """Put canonical tensors into the network; keys and shapes must have been compared."""
     network.load_weights([(key, mx.array(value)) for key, value in tensors.items()], strict=True)
     mx.eval(network.parameters())
+    for layer in network.modules():
+        if isinstance(layer, Conv1d | ConvTranspose1d):
+            layer.pack()
 
 
 class Conv1d(nn.Module):
@@ -77,27 +83,73 @@ class Conv1d(nn.Module):
         self.weight = mx.zeros((out_channels, kernel_size, in_channels // groups))
         self.bias = mx.zeros((out_channels,)) if bias else None
         self._stride, self._padding, self._dilation, self._groups = stride, padding, dilation, groups
+        self._packed: PhaseProduct | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
         if not _on_cpu():
             y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
             return y if self.bias is None else y + self.bias
-        if self._padding:
-            x = mx.pad(x, [(self._padding, self._padding), (0, 0)])
-        length = (x.shape[0] - self._dilation * (self.weight.shape[1] - 1) - 1) // self._stride + 1
-        if self._groups == 1 and self._stride == 1:
-            return self._taps(x, length)
-        y = self._windows(x, length)
+        return self.between(x, 0, (x.shape[0] + 2 * self._padding - self._reach - 1) // self._stride + 1)
+
+    def between(self, x: mx.array, first: int, last: int) -> mx.array:
+        """Return rows first … last of what `__call__` returns for the signal x."""
+        begin, rows = first * self._stride - self._padding, last - first
+        if self._has_phases:
+            return self._phases(rows_between(x, begin, begin + self.rows_in(rows)), self._any_bias)[:rows]
+        x = rows_between(x, begin, begin + (rows - 1) * self._stride + self._reach + 1)
+        if _on_cpu():
+            y = self._windows(x, rows)
+        else:
+            y = mx.conv1d(x[None], self.weight, self._stride, 0, self._dilation, self._groups)[0]
         return y if self.bias is None else y + self.bias
 
-    def _taps(self, x: mx.array, length: int) -> mx.array:
-        """Add one product per kernel tap: no copy of the input, whatever the dilation."""
-        y = self.bias
-        for k in range(self.weight.shape[1]):
-            tap, weight = x[k * self._dilation :][:length], self.weight[:, k].T
-            y = tap @ weight if y is None else mx.addmm(y, tap, weight)
-        assert y is not None
-        return y
+    def over(self, x: Span) -> Span:
+        """Convolve a span of a signal; only for layers that keep the length. Zeros are read where the signal ends.
+
+        The result lacks the rows that the kernel cannot reach. On a CPU a span from the midst of a signal loses up to
+        a unit of `rows_in` more on its right: what does not fill the products.
+        """
+        if (x.begins and x.ends) or not self._has_phases:
+            return Span(self(x.rows), x.first, x.length)
+        before, after = (self._padding if end else 0 for end in (x.begins, x.ends))
+        rows = x.rows.shape[0] + before + after - self._reach
+        if not (x.begins or x.ends):
+            rows -= rows % self._phases.unit
+        padded = rows_between(x.rows, -before, max(self.rows_in(rows) - before, x.rows.shape[0]))
+        return Span(self._phases(padded, self._any_bias)[:rows], x.first + self._padding - before, x.length)
+
+    def rows_in(self, rows_out: int) -> int:
+        """Return how many rows from the midst of a signal `over` needs to return at least `rows_out`."""
+        return self._phases.rows_in(rows_out) if self._has_phases else rows_out + self._reach
+
+    def pack(self) -> None:
+        """Lay the weight out for the CPU."""
+        if self._has_phases:
+            self._packed = PhaseProduct(np.asarray(self.weight), self._dilation)
+
+    @property
+    def reach_before(self) -> int:
+        """Return how many rows before a row of the output it depends on, for layers that keep the length."""
+        return self._padding
+
+    @property
+    def _reach(self) -> int:
+        return int(self._dilation * (self.weight.shape[1] - 1))
+
+    @property
+    def _has_phases(self) -> bool:
+        return _on_cpu() and self._groups == 1 and self._stride == 1
+
+    @property
+    def _phases(self) -> PhaseProduct:
+        if self._packed is None:  # a layer that was built but never loaded
+            self.pack()
+        assert self._packed is not None
+        return self._packed
+
+    @property
+    def _any_bias(self) -> mx.array:
+        return mx.zeros((self.weight.shape[0],)) if self.bias is None else self.bias
 
     def _windows(self, x: mx.array, length: int) -> mx.array:
         """Gather the windows of some rows, multiply, go on: for strides, which overlap little, and for groups."""
@@ -132,11 +184,48 @@ class ConvTranspose1d(nn.Module):
         self.weight = mx.zeros((out_channels, kernel_size, in_channels))
         self.bias = mx.zeros((out_channels,)) if bias else None
         self._stride, self._padding, self._output_padding = stride, padding, output_padding
+        self._packed: PhaseProduct | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        plane, weight = x[:, None], self.weight[:, :, None]
-        y = _transposed(plane, weight, (self._stride, 1), (self._padding, 0), (self._output_padding, 0))[:, 0]
-        return y if self.bias is None else y + self.bias
+        length = (x.shape[0] - 1) * self._stride - 2 * self._padding + self.weight.shape[1] + self._output_padding
+        return self.between(x, 0, length)
+
+    def between(self, x: mx.array, first: int, last: int) -> mx.array:
+        """Return rows first … last of what `__call__` returns for the signal x.
+
+        A cell is `stride` outputs. It is a convolution over the input at its place and the taps before it, with the
+        phases of the kernel as its outputs: the zeros that lie between the inputs are never multiplied.
+        """
+        cell, end = (first + self._padding) // self._stride, -(-(last + self._padding) // self._stride)
+        begin = cell - self._taps + 1
+        phases = self._phases
+        rows = rows_between(x, begin, begin + phases.rows_in(end - cell))
+        y = phases(rows, self._cell_bias).reshape(-1, self.weight.shape[0])
+        return y[first + self._padding - cell * self._stride :][: last - first]
+
+    def pack(self) -> None:
+        """Lay the weight out as that of a convolution, [phase · O, tap, I], the earliest input first."""
+        outputs, kernel, inputs = self.weight.shape
+        weight = np.zeros((outputs, self._taps * self._stride, inputs), np.float32)
+        weight[:, :kernel] = np.asarray(self.weight)
+        weight = weight.reshape(outputs, self._taps, self._stride, inputs)[:, ::-1].transpose(2, 0, 1, 3)
+        self._packed = PhaseProduct(weight.reshape(-1, self._taps, inputs))
+
+    @property
+    def _taps(self) -> int:
+        return -(-int(self.weight.shape[1]) // self._stride)
+
+    @property
+    def _phases(self) -> PhaseProduct:
+        if self._packed is None:  # a layer that was built but never loaded
+            self.pack()
+        assert self._packed is not None
+        return self._packed
+
+    @property
+    def _cell_bias(self) -> mx.array:
+        bias = mx.zeros((self.weight.shape[0],)) if self.bias is None else self.bias
+        return mx.concatenate([bias] * self._stride)
 
 
 class Conv2d(nn.Module):
@@ -326,6 +415,11 @@ def relative_attention(
         near = mx.take_along_axis(weights, mx.broadcast_to(column, (q.shape[0], *column.shape)), axis=2)
         blocks.append(weights @ v + mx.where(inside, near, 0.0) @ near_values)
     return mx.concatenate(blocks, axis=1)
+
+
+def span_rows(channels: int) -> int:
+    """Return how many rows of a signal of `channels` to compute at a time: on a GPU all of them."""
+    return SPAN_FLOATS // channels if _on_cpu() else sys.maxsize
 
 
 def _on_cpu() -> bool:

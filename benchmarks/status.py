@@ -12,21 +12,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measuring import machine_facts, write_result  # noqa: E402
 from rvc_batch.db.engine import open_writer  # noqa: E402
 from rvc_batch.db.schema import attempts, events, jobs, stage_timings  # noqa: E402
 from rvc_batch.engine.settings import ConversionSettings  # noqa: E402
@@ -64,17 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "database_bytes": database_bytes,
         "median_seconds": {name: round(statistics.median(runs), 3) for name, runs in timed.items()},
         "fastest_seconds": {name: round(min(runs), 3) for name, runs in timed.items()},
-        "machine": {
-            "system": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "load": [round(load, 2) for load in os.getloadavg()],
-        },
-        "versions": {name: version(name) for name in ("sqlalchemy", "typer", "pydantic")},
+        "machine": machine_facts("sqlalchemy", "typer", "pydantic"),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(options.output, result)
     print(json.dumps(result, indent=2))
 
 
@@ -186,15 +176,6 @@ def event_rows(job: dict[str, Any]) -> list[dict[str, Any]]:
         {"job_id": job["id"], "at": job["created_at"], "from_state": a, "to_state": b, "actor": "x", "note": ""}
         for a, b in steps
     ]
-
-
-def processor() -> str:
-    """Return the name of the processor as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        return names[0] if names else platform.processor()
-    return platform.processor()
 
 
 if __name__ == "__main__":

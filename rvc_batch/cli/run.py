@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def run(
     from rvc_batch.errors import SettingsInvalid
     from rvc_batch.jobs.daemon import Daemon, DaemonOptions
     from rvc_batch.jobs.folders import Folders
+    from rvc_batch.jobs.machine import started_by
     from rvc_batch.jobs.notify import Notifier
     from rvc_batch.jobs.starts import Starts
 
@@ -75,7 +77,13 @@ def run(
         settings = with_backend(context.settings)
         Folders(context.home).create()
         open_logs()
-        options = DaemonOptions(until_idle=until_idle, reopen_logs=open_logs, on_beat=beat, adjust=with_backend)
+        options = DaemonOptions(
+            until_idle=until_idle,
+            reopen_logs=open_logs,
+            on_beat=beat,
+            adjust=with_backend,
+            started_by=started_by(os.environ) if service else "a terminal",
+        )
         Daemon(context.home, settings, options).run()
 
     if service:

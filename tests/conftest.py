@@ -22,6 +22,22 @@ CHECKPOINTS = ROOT / "build" / "golden-checkpoints"
 FULL_FILES = ("contentvec*", "hubert_base.pt", "rmvpe.pt", "voices/v2_40k_f0.pth", "index/*")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="Write the recorded pages of docs/ anew.")
+
+
+@pytest.fixture
+def recorded(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Return a function that compares a page of the documentation with what it must say, or writes it (--record)."""
+
+    def compare(page: Path, text: str) -> None:
+        if request.config.getoption("--record"):
+            page.write_text(text, encoding="utf-8")
+        assert page.read_text(encoding="utf-8") == text, f"{page.name} is out of date; run this test with --record"
+
+    return compare
+
+
 @pytest.fixture(scope="session")
 def checkpoints() -> Callable[[str], Path]:
     """Return a function from a size ("tiny", "full") to the folder of its generated checkpoints.

@@ -24,12 +24,14 @@ from rvc_batch.errors import DatabaseUnusable
 from rvc_batch.home import Home
 from rvc_batch.jobs import box, retry_policy
 from rvc_batch.jobs.daemon import Daemon, DaemonOptions
+from rvc_batch.jobs.machine_probe import MachineFacts
 from rvc_batch.jobs.models import Job
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.supervisor import Limits
 from tests.job_fakes import write_audio
 
 VOICES = ("alto", "tenor")
+MACHINE = MachineFacts(device="imaginary", codecs=("WAV", "FLAC", "AIFF", "OGG", "MP3"))
 LIMITS = Limits(heartbeat=0.1, idle_heartbeat=0.1, claim=0.2, stop=3.0, respawn=(0.1, 0.2), orphan=1.0)
 ROOT = Path(__file__).parents[1]
 
@@ -56,7 +58,11 @@ def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str 
     """Return a daemon with the fake engine and short times."""
     watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)
     options = DaemonOptions(
-        until_idle=until_idle, engine=f"tests.fakes:{engine}", voices=lambda _: VOICES, limits=LIMITS
+        until_idle=until_idle,
+        engine=f"tests.fakes:{engine}",
+        voices=lambda _: VOICES,
+        limits=LIMITS,
+        probe=lambda _name, _starting: MACHINE,
     )
     return Daemon(home, Settings(default_voice="alto", watch=watch, worker=worker), options)
 

@@ -158,6 +158,12 @@ class ServiceControl:
                 "app_version": "0.1.0",
                 "worker": {"state": "idle"},
                 "watcher": {},
+                "self_test": {
+                    "started_at": 0.0,
+                    "ended_at": 1.0,
+                    "checking": "",
+                    "findings": [{"check": "inbox/", "level": "ok", "what": "takes files", "remedy": ""}],
+                },
                 "last_error": None,
             },
         }

@@ -24,7 +24,7 @@ import soundfile
 
 from rvc_batch.config import Settings
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
-from rvc_batch.engine.types import ConversionReport
+from rvc_batch.engine.types import ConversionReport, DeviceMemory
 from rvc_batch.errors import InputNotAudio, ModelMissing, OutputInvalid
 from rvc_batch.home import Home
 from rvc_batch.logs import printable
@@ -56,6 +56,9 @@ class FakeRenderer:
 
     def warm_voices(self) -> tuple[str, ...]:
         return tuple(self._voices)
+
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory(active=sum(map(len, self._leaked)), cache=0, cache_limit=1 << 30)
 
     def warm_up(self) -> None:
         pass

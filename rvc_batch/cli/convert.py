@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,14 @@ import typer
 
 from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
+from rvc_batch.cli.printing import as_json
 
 if TYPE_CHECKING:
     from rvc_batch.engine.converter import Progress
     from rvc_batch.engine.types import ConversionReport
 
 Option = typer.Option
+FRAMES_PER_SECOND = 100  # of f0
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def convert(
     output_format: options.OutputFormat = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     force: Annotated[bool, Option(help="Replace OUT if it is there.")] = False,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object instead of a table.")] = False,
+    json: options.AsJson = False,
 ) -> None:
     """Convert one file."""
     import rvc_batch
@@ -67,7 +68,7 @@ def convert(
     settings = context.settings.conversion_settings().with_changes(
         **{k: v for k, v in changes.items() if v is not None}
     )
-    with _ProgressBar(is_shown=sys.stderr.isatty() and not as_json) as bar:
+    with _ProgressBar(is_shown=sys.stderr.isatty() and not json) as bar:
         report = rvc_batch.convert(
             source,
             target,
@@ -80,7 +81,7 @@ def convert(
             overwrite=force,
             progress=bar.update,
         )
-    _print_report(report, target, as_json)
+    _print_report(report, target, json=json)
 
 
 def pitch(
@@ -89,6 +90,7 @@ def pitch(
     output: Annotated[Path | None, Option("--output", "-o", help="CSV file; else standard output.")] = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     dialect: Annotated[str, Option(help="rvc-2023, rvc-2026 or applio.")] = "rvc-2023",
+    json: options.AsJson = False,
 ) -> None:
     """Run the pitch network alone: CSV of time in seconds and f0 in Hz, 0 where unvoiced."""
     import rvc_batch
@@ -97,11 +99,15 @@ def pitch(
     track = rvc_batch.pitch(
         source, backend=backend or context.settings.worker.backend, home=context.home.root, dialect=dialect
     )
-    rows = "time_s,f0_hz\n" + "".join(f"{frame / 100:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0))
-    if output is None:
-        typer.echo(rows, nl=False)
+    if json:
+        text = as_json(frames_per_second=FRAMES_PER_SECOND, f0_hz=[round(float(hz), 3) for hz in track.f0]) + "\n"
     else:
-        output.write_text(rows, encoding="ascii")
+        rows = (f"{frame / FRAMES_PER_SECOND:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0))
+        text = "time_s,f0_hz\n" + "".join(rows)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        output.write_text(text, encoding="ascii")
 
 
 class _ProgressBar:
@@ -127,10 +133,9 @@ class _ProgressBar:
             self._bar.close()
 
 
-def _print_report(report: ConversionReport, target: Path, as_json: bool) -> None:
-    if as_json:
-        values = dataclasses.asdict(report) | {"realtime_factor": report.realtime_factor, "output": str(target)}
-        typer.echo(json.dumps(values))
+def _print_report(report: ConversionReport, target: Path, *, json: bool) -> None:
+    if json:
+        typer.echo(as_json(**dataclasses.asdict(report), realtime_factor=report.realtime_factor, output=str(target)))
         return
     typer.echo(
         f"{target}: {report.seconds_out:.2f} s at {report.rate_out} Hz, {report.segments} segment(s), "

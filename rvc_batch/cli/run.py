@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import closing
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
+from rvc_batch.cli.printing import as_json
 
 
 class LogLevel(StrEnum):
@@ -37,11 +41,12 @@ def run(
         ),
     ] = False,
     log_level: Annotated[LogLevel, typer.Option(help="How much is logged.")] = LogLevel.INFO,
+    json: options.AsJson = False,
 ) -> None:
     """Watch the inbox and convert what is dropped there, until a signal ends it.
 
     The first Ctrl-C or SIGTERM stops after the present segment and gives the job back; the second stops at once.
-    SIGHUP reads the settings again and reopens the log.
+    SIGHUP reads the settings again and reopens the log. --json prints the number of jobs in each state at the end.
     """
     from rvc_batch import logs
     from rvc_batch.config import Settings
@@ -49,7 +54,9 @@ def run(
     from rvc_batch.errors import SettingsInvalid
     from rvc_batch.jobs.daemon import Daemon, DaemonOptions
     from rvc_batch.jobs.folders import Folders
+    from rvc_batch.jobs.machine import started_by
     from rvc_batch.jobs.notify import Notifier
+    from rvc_batch.jobs.reading import QueueReader
     from rvc_batch.jobs.starts import Starts
 
     context: Context = ctx.obj
@@ -75,11 +82,20 @@ def run(
         settings = with_backend(context.settings)
         Folders(context.home).create()
         open_logs()
-        options = DaemonOptions(until_idle=until_idle, reopen_logs=open_logs, on_beat=beat, adjust=with_backend)
-        Daemon(context.home, settings, options).run()
+        chosen = DaemonOptions(
+            until_idle=until_idle,
+            reopen_logs=open_logs,
+            on_beat=beat,
+            adjust=with_backend,
+            started_by=started_by(os.environ) if service else "a terminal",
+        )
+        Daemon(context.home, settings, chosen).run()
 
     if service:
         logs.trim_standard_error()
         starts.run(serve)
     else:
         serve()
+    if json:
+        with closing(QueueReader.open_readonly(context.home.database)) as reader:
+            typer.echo(as_json(jobs=reader.counts()))

@@ -70,7 +70,8 @@ def doctor(
 
     Exits with 0 if all is well, 1 with warnings, 2 if something does not work.
     """
-    from rvc_batch.jobs.doctor import Level, examine
+    from rvc_batch.jobs.doctor import examine
+    from rvc_batch.jobs.findings import Level
 
     found = list(examine(_context(ctx).home, deep=deep))
     worst = max(finding.level.severity for finding in found)

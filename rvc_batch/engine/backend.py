@@ -14,7 +14,7 @@ from typing import Protocol
 from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.network_config import RmvpeConfig
-from rvc_batch.engine.types import F32, SynthesisInputs
+from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
 
@@ -86,6 +86,9 @@ class Backend(Protocol):
 
     def peak_memory(self) -> int:
         """Return the peak device memory in bytes since the last call (0 where the framework has no count)."""
+
+    def memory(self) -> DeviceMemory | None:
+        """Return what is held on the device now; None where the framework keeps no count."""
 
     def release(self) -> None:
         """Give cached device memory back; networks stay loaded."""

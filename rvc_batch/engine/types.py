@@ -44,6 +44,15 @@ class AudioInfo:
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """What a framework holds on its device, in bytes: in use, kept for reuse, and how much it may keep."""
+
+    active: int
+    cache: int
+    cache_limit: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """One piece of the signal that the networks see whole; all fields in samples at 16 kHz.
 
@@ -227,6 +236,7 @@ __all__ = [
     "AudioInfo",
     "ContentFeatures",
     "ConversionReport",
+    "DeviceMemory",
     "PitchTrack",
     "Segment",
     "StageClock",

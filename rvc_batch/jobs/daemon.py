@@ -26,10 +26,12 @@ from rvc_batch.jobs.heartbeat import HeartbeatFile
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.machine import raise_open_files
+from rvc_batch.jobs.machine_probe import probe_machine
 from rvc_batch.jobs.models import ACTIVE, Job, JobState
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
 from rvc_batch.jobs.request import Choices
+from rvc_batch.jobs.selftest import Probe, SelfTest
 from rvc_batch.jobs.sources import Sources
 from rvc_batch.jobs.supervisor import Limits, Supervisor, end_orphan
 from rvc_batch.jobs.watcher import Watcher
@@ -52,6 +54,8 @@ class DaemonOptions:
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     reopen_logs: Callable[[], None] = lambda: None
+    started_by: str = "a terminal"
+    probe: Probe = probe_machine
     on_beat: Callable[[], None] = lambda: None  # once a second while main loop and watcher live
     adjust: Callable[[Settings], Settings] = lambda settings: settings  # what the command line overrules, on reload
 
@@ -67,6 +71,7 @@ class Daemon:
         self._wants_reload = False
         self._last_error: str | None = None
         self._supervisor: Supervisor | None = None
+        self._self_test = SelfTest(home, lambda: self._settings, probe=self._options.probe, clock=self._options.clock)
 
     def run(self) -> None:
         """Serve until stopped by a signal, or until idle if so asked.
@@ -114,10 +119,12 @@ class Daemon:
         self._supervisor = supervisor
         thread = threading.Thread(target=_survive, args=(watcher,), name="watcher")
         thread.start()
-        heartbeat = HeartbeatFile(home, options.clock())
+        self._self_test.start()
+        heartbeat = HeartbeatFile(home, options.clock(), options.started_by)
         try:
             self._loop(queue, sources, supervisor, watcher, heartbeat, thread)
         finally:
+            self._self_test.stop()
             watcher.stop()
             thread.join()
             self._supervisor = None
@@ -158,7 +165,7 @@ class Daemon:
                 logger.exception("the daemon goes on after an unexpected error")
                 time.sleep(TICK_SECONDS)
             self._note(error or watcher.status().error or _start_trouble(supervisor))
-            _beat(heartbeat, self._options.clock(), supervisor, watcher, self._last_error)
+            self._beat(heartbeat, supervisor, watcher)
             if watching.is_alive() or stopping:  # a slow look at the inbox is no dead one
                 self._options.on_beat()
             if self._signals > stopping:
@@ -207,8 +214,21 @@ class Daemon:
             logger.error("the settings stay as they were: %s", e)
             return
         supervisor.reload(self._settings)
+        self._self_test.repeat()
         sources.keep_sources = self._settings.keep_sources
         logger.info("settings read again")
+
+    def _beat(self, heartbeat: HeartbeatFile, supervisor: Supervisor, watcher: Watcher) -> None:
+        try:
+            heartbeat.write(
+                self._options.clock(),
+                worker=supervisor.snapshot(),
+                watcher=watcher.status(),
+                self_test=self._self_test.record,
+                last_error=self._last_error,
+            )
+        except OSError as e:
+            logger.warning("the heartbeat file cannot be written: %s", e)
 
     def _note(self, error: str | None) -> None:
         if error is not None and error != self._last_error:
@@ -266,15 +286,6 @@ def _find(queue: Queue, number: int) -> Job | None:
 def _start_trouble(supervisor: Supervisor) -> str | None:
     error = supervisor.start_error
     return None if error is None else f"the worker cannot start: {error.code}: {error.message}"
-
-
-def _beat(
-    heartbeat: HeartbeatFile, now: float, supervisor: Supervisor, watcher: Watcher, last_error: str | None
-) -> None:
-    try:
-        heartbeat.write(now, worker=supervisor.snapshot(), watcher=watcher.status(), last_error=last_error)
-    except OSError as e:
-        logger.warning("the heartbeat file cannot be written: %s", e)
 
 
 def _survive(watcher: Watcher) -> None:

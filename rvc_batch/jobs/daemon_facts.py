@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rvc_batch.home import Home
+from rvc_batch.jobs.findings import Finding, Level
 from rvc_batch.jobs.starts import read_last_start
 
 HEARTBEAT_VERSION = 1
 STALE_S = 15.0  # the daemon writes its heartbeat about once a second
+SELF_TEST_PATIENCE_S = 180.0  # a self-test that takes longer hangs; asking a GPU for the first time takes two minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,30 @@ class WorkerFacts:
     job_id: int | None
     age_s: float | None  # since its last word
     restarts: int
+    uptime_s: float | None = None
+    replaced_s: float | None = None  # since the one before it was gone
+    replaced_why: str = ""
+    memory_active: int | None = None  # on the device, in bytes
+    memory_cache: int | None = None
+    memory_cache_limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTestFacts:
+    """What the daemon found when it tested itself. `age_s` is since it ended, or since it began while it runs."""
+
+    is_running: bool
+    age_s: float | None
+    checking: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def trouble(self) -> Finding | None:
+        """The first thing that does not work."""
+        if self.is_running and self.checking and (self.age_s or 0.0) > SELF_TEST_PATIENCE_S:
+            what = f"the check of {self.checking} has not answered for {rounded(self.age_s)}"
+            return Finding(self.checking, Level.FAULT, what, "look at the screen of the machine for a question")
+        return next((finding for finding in self.findings if finding.level is Level.FAULT), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +76,8 @@ class DaemonFacts:
     last_error: str = ""
     open_files: int | None = None
     open_files_limit: int | None = None
+    started_by: str = ""
+    self_test: SelfTestFacts | None = None
     worker: WorkerFacts | None = None
 
 
@@ -95,11 +123,26 @@ def _daemon(beat: dict[str, Any], now: float) -> DaemonFacts:
         last_error=str(beat.get("last_error") or ""),
         open_files=beat.get("open_files"),
         open_files_limit=beat.get("open_files_limit"),
+        started_by=str(beat.get("started_by", "")),
+        self_test=_self_test(beat.get("self_test"), now),
         worker=None if worker is None else _worker(worker, now),
     )
 
 
+def _self_test(found: dict[str, Any] | None, now: float) -> SelfTestFacts | None:
+    if found is None:
+        return None
+    ended = found["ended_at"]
+    return SelfTestFacts(
+        is_running=ended is None,
+        age_s=age_of(found["started_at"] if ended is None else ended, now),
+        checking=str(found["checking"]),
+        findings=tuple(Finding(**line | {"level": Level(line["level"])}) for line in found["findings"]),
+    )
+
+
 def _worker(found: dict[str, Any], now: float) -> WorkerFacts:
+    memory = found.get("memory") or {}
     return WorkerFacts(
         pid=found.get("pid"),
         state=str(found.get("state", "")),
@@ -110,6 +153,12 @@ def _worker(found: dict[str, Any], now: float) -> WorkerFacts:
         job_id=found.get("job_id"),
         age_s=age_of(found.get("updated_at"), now),
         restarts=int(found.get("restarts", 0)),
+        uptime_s=age_of(found.get("started_at"), now),
+        replaced_s=age_of(found.get("replaced_at"), now),
+        replaced_why=str(found.get("last_restart_reason") or ""),
+        memory_active=memory.get("active"),
+        memory_cache=memory.get("cache"),
+        memory_cache_limit=memory.get("cache_limit"),
     )
 
 

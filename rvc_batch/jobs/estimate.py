@@ -53,6 +53,16 @@ def time_left(backlog: Iterable[Backlog]) -> TimeLeft | None:
     return TimeLeft(low, high)
 
 
+def why_no_estimate(backlog: Iterable[Backlog]) -> str:
+    """Say what `time_left` lacks; an empty string where it lacks nothing."""
+    for part in backlog:
+        if part.unknown:
+            return f"{part.unknown} of unknown length"
+        if len(part.speeds) < MIN_SAMPLES:
+            return f"voice {part.voice} has {len(part.speeds)} of the {MIN_SAMPLES} finished jobs that tell its speed"
+    return ""
+
+
 def median(values: Sequence[float]) -> float | None:
     """Return the median; None for nothing."""
     return _percentile(sorted(values), 0.5) if values else None

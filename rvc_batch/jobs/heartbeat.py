@@ -17,6 +17,7 @@ import psutil
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.machine import open_files, open_files_limit
+from rvc_batch.jobs.selftest import SelfTestRecord
 from rvc_batch.jobs.supervisor import WorkerSnapshot
 from rvc_batch.jobs.watcher import WatcherStatus
 from rvc_batch.version import __version__
@@ -28,18 +29,27 @@ VERSION = 1
 class HeartbeatFile:
     """Writes the heartbeat of this process."""
 
-    def __init__(self, home: Home, started_at: float) -> None:
+    def __init__(self, home: Home, started_at: float, started_by: str) -> None:
         self._path = heartbeat_path(home)
         self._fixed = {
             "version": VERSION,
             "pid": os.getpid(),
             "started_at": started_at,
+            "started_by": started_by,
             "process_start": psutil.Process().create_time(),
             "host": platform.node(),
             "app_version": __version__,
         }
 
-    def write(self, now: float, *, worker: WorkerSnapshot, watcher: WatcherStatus, last_error: str | None) -> None:
+    def write(
+        self,
+        now: float,
+        *,
+        worker: WorkerSnapshot,
+        watcher: WatcherStatus,
+        self_test: SelfTestRecord | None,
+        last_error: str | None,
+    ) -> None:
         """Replace the file.
 
         Raises:
@@ -50,6 +60,7 @@ class HeartbeatFile:
             "updated_at": now,
             "worker": asdict(worker),
             "watcher": asdict(watcher) | {"error": watcher.error or None},
+            "self_test": None if self_test is None else asdict(self_test),
             "last_error": last_error,
             "open_files": open_files(),
             "open_files_limit": open_files_limit(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections.abc import Mapping
 
 import psutil
 
@@ -36,6 +37,14 @@ def open_files_limit() -> int:
 def open_files() -> int:
     """Return how many descriptors this process has open."""
     return int(psutil.Process().num_fds())
+
+
+def started_by(environment: Mapping[str, str]) -> str:
+    """Return which service of the system this process is, from the variables that only such a one has."""
+    label = environment.get("XPC_SERVICE_NAME", "0")  # launchd gives programs of a session "0"
+    if label != "0":
+        return f"launchd {label}"
+    return "systemd" if environment.get("INVOCATION_ID") else "a service manager"
 
 
 class SleepWatch:

@@ -11,9 +11,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 PROBE_SECONDS = 120.0  # the first look at a GPU compiles kernels
+REPEATS = 3  # the best of so many products: a neighbour may have the machine for one
 
 
 @dataclass(frozen=True)
@@ -21,36 +23,41 @@ class MachineFacts:
     """What was found. `trouble` says why the backend cannot be used; the other facts may be there all the same."""
 
     device: str = ""
-    gflops: float | None = None  # of a matrix product on that device; None where it is not measured
+    gflops: float | None = None  # of a matrix product on that device: proof that it computes; None without it
     blas: str = ""  # a `engine.blas.BlasSource`
     blas_path: str = ""
     codecs: tuple[str, ...] = ()  # containers libsndfile can decode
     trouble: str = ""
 
 
-def probe_machine(backend: str) -> MachineFacts:
-    """Ask a process of its own; never raises for what is wrong with the machine."""
+def probe_machine(backend: str, starting: Callable[[subprocess.Popen[bytes]], None] = lambda _: None) -> MachineFacts:
+    """Ask a process of its own, which `starting` may want to end; never raises for what is wrong with the machine."""
     path = os.pathsep.join(p for p in sys.path if p)  # the child finds what this process finds
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "rvc_batch.jobs.machine_probe", backend],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            timeout=PROBE_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        return MachineFacts(trouble=f"{backend} did not answer within {PROBE_SECONDS:g} s")
     except OSError as e:
         return MachineFacts(trouble=f"no process could be started ({e.strerror})")
-    if done.returncode < 0:
-        return MachineFacts(trouble=f"loading {backend} was ended by {signal.Signals(-done.returncode).name}")
+    with process:
+        starting(process)
+        try:
+            said, complaint = process.communicate(timeout=PROBE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return MachineFacts(trouble=f"{backend} did not answer within {PROBE_SECONDS:g} s")
+    if process.returncode < 0:
+        return MachineFacts(trouble=f"loading {backend} was ended by {signal.Signals(-process.returncode).name}")
     try:
-        found = json.loads(done.stdout)
+        found = json.loads(said)
         return MachineFacts(**(found | {"codecs": tuple(found["codecs"])}))
     except (ValueError, TypeError, KeyError):
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        return MachineFacts(trouble=f"{said[-1] if said else f'exit status {done.returncode}'}")
+        last = complaint.decode(errors="replace").strip().splitlines()
+        return MachineFacts(trouble=last[-1] if last else f"exit status {process.returncode}")
 
 
 def look_around(backend: str) -> MachineFacts:
@@ -61,13 +68,15 @@ def look_around(backend: str) -> MachineFacts:
     device, gflops, trouble, codecs = "", None, "", tuple[str, ...]()
     try:
         if backend == "mlx":
-            from rvc_batch.engine.mlx_nets.backend import device_name, matmul_gflops
+            from rvc_batch.engine.mlx_nets import backend as mlx_backend
 
-            device, gflops = device_name(), matmul_gflops()
+            device = mlx_backend.device_name()
+            gflops = max(mlx_backend.matmul_gflops() for _ in range(REPEATS))
         else:
-            from rvc_batch.engine.torch_nets.backend import TorchBackend
+            from rvc_batch.engine.torch_nets import backend as torch_backend
 
-            device = TorchBackend.device
+            device = torch_backend.TorchBackend.device
+            gflops = max(torch_backend.matmul_gflops() for _ in range(REPEATS))
     except Exception as e:
         trouble = f"{backend} cannot be used: {type(e).__name__}: {e}"
     try:

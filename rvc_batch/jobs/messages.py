@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rvc_batch.config import Settings
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.engine.types import ConversionReport
+from rvc_batch.engine.types import ConversionReport, DeviceMemory
 from rvc_batch.errors import RetryClass
 from rvc_batch.jobs.models import JobError
 from rvc_batch.jobs.publish import Sealed
@@ -63,6 +63,7 @@ class Ready:
     device: str
     backend: str
     warm_voices: tuple[str, ...]
+    memory: DeviceMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Progressed:
     stage: str
     done: float
     total: float
+    memory: DeviceMemory | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Rendered:
     sealed: Sealed
     report: ConversionReport
     warm_voices: tuple[str, ...]
+    memory: DeviceMemory | None = None
 
 
 @dataclass(frozen=True)

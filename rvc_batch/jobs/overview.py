@@ -94,7 +94,7 @@ def read_overview(view: Snapshot, now: float) -> Overview:
     """Read jobs, backlog and the last day."""
     found = _pairs(view, status_sql.COUNTS)
     return Overview(
-        schema=view.value(status_sql.REVISION) or "none",
+        schema=read_schema(view),
         counts={state: found.get(str(state), 0) for state in JobState},
         running=_lines(view, status_sql.RUNNING_LINES),
         next=_lines(view, status_sql.NEXT_LINES, now=now, limit=SHOWN_NEXT),
@@ -120,6 +120,11 @@ def read_is_draining(view: Snapshot) -> bool:
 def read_arrivals(view: Snapshot) -> tuple[Arrival, ...]:
     """Read which files of the inbox are no jobs (yet)."""
     return tuple(arrival_of(dict(row)) for row in view.rows(status_sql.ALL_ARRIVALS))
+
+
+def read_schema(view: Snapshot) -> str:
+    """Read which tables there are."""
+    return str(view.value(status_sql.REVISION) or "none")
 
 
 def read_version(view: Snapshot) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from rvc_batch.config import Settings
 from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.engine.types import ConversionReport
+from rvc_batch.engine.types import ConversionReport, DeviceMemory
 from rvc_batch.errors import ModelError, SettingsInvalid
 from rvc_batch.home import Home
 
@@ -40,6 +40,9 @@ class Renderer(Protocol):
 
     def warm_up(self) -> None:
         """Pay all one-time costs, so that the first job does not."""
+
+    def memory(self) -> DeviceMemory | None:
+        """Return what is held on the device now; None where nobody counts."""
 
     def render(
         self,
@@ -104,6 +107,10 @@ class EngineRenderer:
     def warm_voices(self) -> tuple[str, ...]:
         """Return the voices whose networks are loaded, the latest last."""
         return tuple(self._warm)
+
+    def memory(self) -> DeviceMemory | None:
+        """Return what the backend holds on its device."""
+        return self._backend.memory()
 
     def warm_up(self) -> None:
         """Run every stage once with the configured voice, else the first of the library that can be used.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from rvc_batch.config import Settings
+from rvc_batch.engine.types import DeviceMemory
 from rvc_batch.errors import RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs.desk import Desk
@@ -28,6 +29,7 @@ from rvc_batch.jobs.messages import (
     Cancel,
     FromWorker,
     LogLine,
+    Progressed,
     Ready,
     Rendered,
     Start,
@@ -74,6 +76,9 @@ class WorkerSnapshot:
     updated_at: float
     restarts: int
     last_restart_reason: str
+    started_at: float | None  # of this process
+    replaced_at: float | None  # when the one before it was gone
+    memory: DeviceMemory | None
 
 
 class Supervisor:
@@ -110,6 +115,9 @@ class Supervisor:
         self._ready = Ready("", settings.worker.backend, ())
         self._jobs_rendered = 0
         self._rss: int | None = None
+        self._memory: DeviceMemory | None = None
+        self._started_at: float | None = None
+        self._replaced_at: float | None = None
         self._heard_at = 0.0  # monotonic, of the latest word from the worker
         self._retiring = ""  # why the worker is to be replaced; it gets no more jobs
         self._retire_by: float | None = None  # monotonic; set once it was asked to stop
@@ -201,6 +209,9 @@ class Supervisor:
             updated_at=self._wall() - max(0.0, self._monotonic() - self._heard_at),
             restarts=max(0, self._restarts),
             last_restart_reason=self._restart_reason,
+            started_at=self._started_at if self._worker else None,
+            replaced_at=self._replaced_at,
+            memory=self._memory if self._worker else None,
         )
 
     def close(self) -> None:
@@ -220,7 +231,7 @@ class Supervisor:
         self._worker = WorkerProcess(start, self._home.logs / "worker.stderr.log")
         self._worker_id = secrets.token_hex(8)
         self._state, self._retiring, self._retire_by, self._jobs_rendered = "starting", "", None, 0
-        self._said_error = None
+        self._said_error, self._memory, self._started_at = None, None, self._wall()
         self._heard_at = self._monotonic()
         self._restarts += 1
         logger.info("worker %d started", self._worker.pid)
@@ -250,7 +261,7 @@ class Supervisor:
             self._start_failed(how)
         reason = self._retiring or how
         logger.log(logging.INFO if was_asked else logging.ERROR, "worker %d is gone: %s", worker.pid, reason)
-        self._restart_reason = reason.split("\n")[0]
+        self._restart_reason, self._replaced_at = reason.split("\n")[0], self._wall()
         worker.close()
         self._worker, self._state, self._rss = None, "stopped", None
 
@@ -296,6 +307,8 @@ class Supervisor:
 
     def _hear(self, message: FromWorker) -> None:
         self._heard_at = self._monotonic()
+        if isinstance(message, Ready | Progressed | Rendered):
+            self._memory = message.memory or self._memory
         match message:
             case LogLine():
                 logging.getLogger(message.logger).log(message.level, "%s", message.text)

@@ -21,6 +21,7 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rvc_batch.engine.types import ConversionReport
 from rvc_batch.errors import FolderGone, LeaseLost, RvcBatchError, SourceChanged, SourceGone, Stopped
@@ -44,6 +45,9 @@ from rvc_batch.jobs.messages import (
 )
 from rvc_batch.jobs.models import JobError
 from rvc_batch.jobs.renderer import Renderer, factory_named
+
+if TYPE_CHECKING:
+    from rvc_batch.engine.converter import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +94,7 @@ class Worker:
             except Exception as e:
                 self._send(StartFailed(_recorded(e, "start")))
                 return EXIT_START_FAILED
-            self._send(Ready(renderer.device, renderer.backend, renderer.warm_voices()))
+            self._send(Ready(renderer.device, renderer.backend, renderer.warm_voices(), renderer.memory()))
             while (job := self._jobs.get()) is not None:
                 self._send(self._run_once(renderer, job))
         return 0
@@ -101,8 +105,9 @@ class Worker:
         try:
             report = self._render(renderer, job)
             self._stage = "publish"
+            self._send(Progressed(job.claim_no, self._stage, report.seconds_in, report.seconds_in, renderer.memory()))
             sealed = publish.seal(job.target, report)
-            return Rendered(job.claim_no, sealed, report, renderer.warm_voices())
+            return Rendered(job.claim_no, sealed, report, renderer.warm_voices(), renderer.memory())
         except (Stopped, LeaseLost):
             _remove(job.target)
             return Halted(job.claim_no)
@@ -121,7 +126,7 @@ class Worker:
             job.target,
             voice=job.voice,
             settings=job.settings,
-            progress=lambda p: self._progress(job.claim_no, p.stage, p.seconds_done, p.seconds_total),
+            progress=lambda p: self._progress(renderer, job.claim_no, p),
         )
         if _mark(job.source) != before:
             raise SourceChanged(
@@ -129,13 +134,14 @@ class Worker:
             )
         return report
 
-    def _progress(self, claim_no: int, stage: str, done: float, total: float) -> None:
+    def _progress(self, renderer: Renderer, claim_no: int, progress: Progress) -> None:
         self._check(claim_no)
-        self._stage = stage
+        self._stage = progress.stage
         said_at, said_stage = self._said
-        if stage != said_stage or time.monotonic() - said_at >= PROGRESS_SECONDS:
-            self._send(Progressed(claim_no, stage, done, total))
-            self._said = (time.monotonic(), stage)
+        if progress.stage != said_stage or time.monotonic() - said_at >= PROGRESS_SECONDS:
+            done, total = progress.seconds_done, progress.seconds_total
+            self._send(Progressed(claim_no, progress.stage, done, total, renderer.memory()))
+            self._said = (time.monotonic(), progress.stage)
 
     def _check(self, claim_no: int) -> None:
         if self._stopping.is_set():

@@ -1,8 +1,8 @@
 """Install, start, stop, restart and remove the service, and believe none of it until the daemon itself says so.
 
 Ready means: the process that the system started has written its heartbeat, which it does once its database is open and
-its inbox is watched. A worker that cannot start is reported, and no reason to roll back: the daemon stays up and waits
-for what is missing, and a model can be added later.
+its inbox is watched, and it has tested itself. What the self-test found, or a worker that cannot start, is reported and
+no reason to roll back: the daemon stays up and waits for what is missing, and a model can be added later.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from rvc_batch.errors import ServiceFailed
 from rvc_batch.jobs.daemon import DAEMON_LOCK
-from rvc_batch.jobs.daemon_facts import DaemonFacts, read_daemon
+from rvc_batch.jobs.daemon_facts import DaemonFacts, SelfTestFacts, read_daemon
+from rvc_batch.jobs.findings import Level
 from rvc_batch.jobs.lock import holder_of
 from rvc_batch.jobs.starts import read_last_start
 from rvc_batch.logs import FILE_NAME as LOG_NAME
@@ -155,6 +156,15 @@ class Installation:
         self._say(f"ready: pid {daemon.pid}{state}")
         if daemon.last_error:
             self._say(f"warning: the service is up, but {daemon.last_error}")
+        self._say_self_test(daemon.self_test)
+
+    def _say_self_test(self, found: SelfTestFacts | None) -> None:
+        if found is None or found.is_running:
+            self._say("warning: the self-test has not ended yet; `rvc-batch status` shows it")
+            return
+        for finding in found.findings:
+            if finding.level is not Level.OK:
+                self._say(f"{finding.level}: {finding.check}: {finding.what}; {finding.remedy}")
 
     def _await_ready(self, began: float, not_pid: int | None) -> DaemonFacts:
         deadline = self._clock.monotonic() + READY_SECONDS
@@ -162,7 +172,8 @@ class Installation:
             found, daemon = self._control.registration(), self._daemon()
             is_ours = found.pid is not None and found.pid != not_pid and daemon.pid == found.pid
             is_up = is_ours and daemon.is_alive and not daemon.trouble
-            is_settled = (daemon.worker is not None and daemon.worker.state in WORKING) or daemon.last_error
+            is_working = (daemon.worker is not None and daemon.worker.state in WORKING) or daemon.last_error
+            is_settled = is_working and daemon.self_test is not None and not daemon.self_test.is_running
             is_late = self._clock.monotonic() >= deadline
             if is_up and (is_settled or is_late):
                 return daemon

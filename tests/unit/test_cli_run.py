@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from rvc_batch.cli.context import Context
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home
 from rvc_batch.jobs import daemon
+from rvc_batch.jobs.machine import started_by
+from rvc_batch.jobs.queue import Queue
+from tests.queue_fakes import queued
 
 
 def invoke(home: Home, *arguments: str) -> Any:
@@ -54,6 +58,22 @@ def test_options_reach_the_daemon(tmp_path: Path, started: list[Any]) -> None:
     assert settings.worker.backend == "torch"
     assert options.until_idle
     assert home.inbox.is_dir()
+
+
+def test_the_end_of_a_run_is_told_as_json(tmp_path: Path, started: list[Any]) -> None:
+    home = Home(tmp_path)
+    home.create()
+    queue = Queue.open(home.database)
+    queued(queue)
+    queue.close()
+    told = json.loads(invoke(home, "--until-idle", "--json").stdout)
+    assert (told["version"], told["jobs"]["queued"], told["jobs"]["done"]) == (1, 1, 0)
+
+
+def test_who_started_it_is_known_from_the_environment() -> None:
+    assert started_by({"XPC_SERVICE_NAME": "io.github.rvc-batch"}) == "launchd io.github.rvc-batch"
+    assert started_by({"XPC_SERVICE_NAME": "0", "INVOCATION_ID": "ab"}) == "systemd"
+    assert started_by({}) == "a service manager"
 
 
 def test_settings_read_again_keep_what_the_command_line_said(tmp_path: Path, started: list[Any]) -> None:

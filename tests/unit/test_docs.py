@@ -1,9 +1,13 @@
 """The documentation names what there is: every command and every setting."""
 
 import dataclasses
+import inspect
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import typer
 
 from rvc_batch.cli import build_app
@@ -11,6 +15,16 @@ from rvc_batch.engine.settings import ConversionSettings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+HEAD = """\
+# Commands
+
+Every command takes `rvc-batch --home DIR` before its name; without it the home is `RVC_BATCH_HOME`, the checkout, or
+`~/rvc-batch`. With `--json` a command prints one JSON object that has a `version`. An error is one sentence on standard
+error with its code ([errors](errors.md)), and an exit code that is not 0.
+
+This page is written by `pytest tests/unit/test_docs.py --record`; the test fails when it is not what the commands say.
+"""
 
 
 def test_every_command_is_in_the_readme_and_has_help() -> None:
@@ -20,6 +34,36 @@ def test_every_command_is_in_the_readme_and_has_help() -> None:
     for name, command in commands.items():
         assert command.help, f"{name} has no help"
         assert re.search(rf"`(rvc-batch )?{name}\b", README), f"{name} is not in the README"
+
+
+def test_every_command_has_help_json_and_a_current_entry(recorded: Callable[[Path, str], None]) -> None:
+    commands = dict(_commands(typer.main.get_command(build_app()), "rvc-batch"))
+    assert len(commands) > 20
+    page = HEAD
+    for name, command in commands.items():
+        assert command.help, f"{name} has no help"
+        assert any("--json" in option.opts for option in command.params), f"{name} has no --json"
+        page += f"\n## `{name}`\n\n{inspect.cleandoc(command.help)}\n\n| | |\n|---|---|\n"
+        for option in command.params:
+            assert option.help, f"{name}: {option.name} has no help"  # type: ignore[attr-defined]
+            page += f"| {_shown(option)} | {option.help.replace('|', '¦')} |\n"  # type: ignore[attr-defined]
+    recorded(ROOT / "docs" / "commands.md", page)
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below this one that is no group."""
+    for part, below in getattr(command, "commands", {}).items():
+        yield from _commands(below, f"{name} {part}")
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+def _shown(option: Any) -> str:
+    if option.param_type_name == "argument":
+        return f"`{option.metavar or option.name.upper()}`"
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    is_shown = not option.is_flag and option.default not in (None, "", [])
+    return f"{names} (`{getattr(option.default, 'value', option.default)}`)" if is_shown else names
 
 
 def test_every_setting_is_in_the_readme_with_its_default() -> None:

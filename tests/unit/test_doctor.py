@@ -16,10 +16,12 @@ import pytest
 
 from rvc_batch.home import Home
 from rvc_batch.jobs import doctor as doctor_module
-from rvc_batch.jobs import machine_probe
-from rvc_batch.jobs.doctor import Finding, Level, _descriptors, _sqlite, examine
+from rvc_batch.jobs import machine_probe, selftest
+from rvc_batch.jobs.doctor import examine
+from rvc_batch.jobs.findings import Finding, Level
 from rvc_batch.jobs.machine_probe import MachineFacts, probe_machine
 from rvc_batch.jobs.queue import Queue
+from rvc_batch.jobs.selftest import descriptors, sqlite
 from tests.cli_harness import run
 from tests.job_fakes import files_below
 from tests.queue_fakes import FakeClock, queued
@@ -135,7 +137,7 @@ def test_each_broken_state_is_named(home: Home, break_it: Callable[[Home], None]
         (MachineFacts(codecs=SOUND.codecs, trouble="no Metal device"), {"device": "fault: no Metal device"}),
         (
             MachineFacts("cpu", 2.0, "reference", "", SOUND.codecs),
-            {"BLAS": "warning: reference: about sixty times slower on a CPU"},
+            {"BLAS": "warning: reference: about sixty times slower on a CPU, 2 GFLOP/s in a matrix product"},
         ),
         (
             MachineFacts("cpu", 2.0, "system", "", ("WAV",)),
@@ -160,17 +162,18 @@ def test_a_folder_that_fails_one_step_of_publishing_is_named(
     def fail(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    place = doctor_module.durable if call.startswith("sync") else Path
+    place = selftest.durable if call.startswith("sync") else Path
     with monkeypatch.context() as patch:
         patch.setattr(place, call, fail)
-        trouble = doctor_module.why_not_durable(home.outbox)
-    assert trouble == "Read-only file system"
+        trouble = selftest.why_not_durable(home.outbox)
+    assert trouble is not None
+    assert trouble.strerror == "Read-only file system"
     assert list(home.outbox.glob("*.part")) == []
 
 
 def test_old_sqlite_and_few_descriptors_are_warnings() -> None:
-    assert [_sqlite(v).level for v in ((3, 51, 2), (3, 51, 3), (4, 0, 0))] == [Level.WARNING, Level.OK, Level.OK]
-    assert [_descriptors(n).level for n in (256, 1024, -1)] == [Level.WARNING, Level.OK, Level.OK]
+    assert [sqlite(v).level for v in ((3, 51, 2), (3, 51, 3), (4, 0, 0))] == [Level.WARNING, Level.OK, Level.OK]
+    assert [descriptors(n).level for n in (256, 1024, -1)] == [Level.WARNING, Level.OK, Level.OK]
 
 
 def test_a_silent_daemon_and_a_missing_backup_are_named(home: Home, queue: Queue) -> None:

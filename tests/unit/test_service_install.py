@@ -113,6 +113,25 @@ def test_worker_that_warms_up_for_a_minute_is_waited_for_and_then_taken_as_it_is
     assert box.said[0] == f"ready: pid {os.getpid()}, worker warming"
 
 
+def test_what_the_self_test_found_inside_the_service_is_said(box: Box) -> None:
+    beat = dict(box.control.config["heartbeat"])  # type: ignore[call-overload]
+    fault = {"check": "outbox/", "level": "fault", "what": "outbox cannot take a file", "remedy": "grant it"}
+    done = {"started_at": 0.0, "ended_at": 1.0, "checking": "", "findings": [fault]}
+    box.control.configure(heartbeat=beat | {"self_test": done})
+    box.service.install()
+    assert "fault: outbox/: outbox cannot take a file; grant it" in box.said
+
+
+def test_self_test_is_waited_for_and_one_that_hangs_is_said_to(box: Box) -> None:
+    beat = dict(box.control.config["heartbeat"])  # type: ignore[call-overload]
+    hanging = {"started_at": 0.0, "ended_at": None, "checking": "inbox/", "findings": []}
+    box.control.configure(heartbeat=beat | {"self_test": hanging})
+    before = box.slept.now
+    box.service.install()
+    assert box.slept.now - before >= 60
+    assert "warning: the self-test has not ended yet; `rvc-batch status` shows it" in box.said
+
+
 def test_heartbeat_of_another_process_is_not_readiness(box: Box) -> None:
     box.control.configure(pid=os.getppid())
     with pytest.raises(ServiceFailed, match="not ready"):

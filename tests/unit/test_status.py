@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import sqlite3
 import subprocess
 import sys
@@ -14,13 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rvc_batch.cli.status import lines
+from rvc_batch.cli.status_text import lines
 from rvc_batch.errors import RetryClass
 from rvc_batch.home import Home
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, JobState
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.status import Status, Word, notes, read_status
+from tests.cli_harness import run
 from tests.queue_fakes import EPOCH, LEASE_S, FakeClock, claimed, error, finished, new_job, queued
+from tests.status_fakes import beat, dead_pid
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,39 +43,6 @@ def queue(home: Home, clock: FakeClock) -> Iterator[Queue]:
     opened = Queue.open(home.database, clock=clock)
     yield opened
     opened.close()
-
-
-def beat(home: Home, *, at: float = EPOCH, pid: int | None = None, **changes: object) -> None:
-    """Write the heartbeat of a daemon that is this process."""
-    record: dict[str, object] = {
-        "version": 1,
-        "pid": os.getpid() if pid is None else pid,
-        "started_at": EPOCH - 3600,
-        "updated_at": at,
-        "process_start": psutil.Process().create_time(),
-        "host": platform.node(),
-        "app_version": "0.1.0",
-        "worker": {
-            "pid": 4711,
-            "state": "idle",
-            "device": "Apple M4 Pro",
-            "backend": "mlx",
-            "warm_voices": ["anna", "tom"],
-            "rss": 4_000_000_000,
-            "job_id": None,
-            "updated_at": at - 1,
-            "restarts": 2,
-        },
-        "watcher": {"inbox": "inbox", "mode": "inotify", "last_rescan_at": at - 7, "error": None},
-        "last_error": None,
-    }
-    (home.state / "daemon.json").write_text(json.dumps(record | changes))
-
-
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    process.wait()
-    return process.pid
 
 
 def text(status: Status) -> str:
@@ -164,11 +132,14 @@ def test_a_clock_that_was_set_back_makes_no_negative_age(home: Home, queue: Queu
 
 
 def test_a_pause_by_hand_names_the_command_that_ends_it(home: Home, queue: Queue, clock: FakeClock) -> None:
-    beat(home)
+    queued(queue)
     queue.pause("disk swap")
+    clock.step(90)
+    beat(home, at=clock.now)
     found = read_status(home, clock=clock)
     assert (found.word, found.exit_code) == (Word.PAUSED, 1)
-    assert (found.reason, found.command) == ("disk swap", "rvc-batch resume")
+    assert found.reason == "disk swap · for 90 s, the queue keeps 1 job"
+    assert found.command == "rvc-batch resume"
 
 
 def test_a_pause_by_a_fault_says_that_it_ends_by_itself(home: Home, queue: Queue, clock: FakeClock) -> None:
@@ -455,6 +426,38 @@ def test_a_terminal_gets_a_coloured_word_unless_no_color_is_set(
     assert text(read_status(home, clock=clock)).startswith("DOWN")
 
 
+def test_watch_draws_until_ctrl_c_and_exits_as_it_was_last(
+    home: Home, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rvc_batch.cli import status as command
+
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.time, "sleep", wait)
+    drawn = run(home, "status", "--watch", "--interval", "5", code=2).stdout
+    assert waits == [5.0, 5.0, 5.0]
+    assert drawn.count("DOWN   the daemon is not running") == 3
+    assert "\x1b" not in drawn, "not a terminal"
+    waits.clear()
+    objects = run(home, "status", "--watch", "--json", code=2).stdout.splitlines()
+    assert [json.loads(line)["version"] for line in objects] == [1, 1, 1]
+
+
+def test_watch_draws_over_the_last_one_in_a_terminal(
+    home: Home, queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rvc_batch.cli import status as command
+
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True, raising=False)
+    command._draw(read_status(home), json=False)
+    assert capsys.readouterr().out.startswith("\x1b[H\x1b[J")
+
+
 def test_status_loads_no_framework_and_nothing_slow(home: Home, queue: Queue) -> None:
     queued(queue)
     code = (
@@ -468,4 +471,4 @@ def test_status_loads_no_framework_and_nothing_slow(home: Home, queue: Queue) ->
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "1 jobs wait" in done.stdout
+    assert "1 job waits" in done.stdout

@@ -25,7 +25,7 @@ from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
-from rvc_batch.engine.types import F32, SynthesisInputs
+from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
 __all__ = ["MlxBackend", "device_name", "matmul_gflops"]
@@ -141,6 +141,10 @@ class MlxBackend:
         mx.reset_peak_memory()
         return peak
 
+    def memory(self) -> DeviceMemory:
+        """See `Backend.memory`."""
+        return DeviceMemory(mx.get_active_memory(), mx.get_cache_memory(), _cache_limit(self.device))
+
     def release(self) -> None:
         """See `Backend.release`."""
         mx.clear_cache()
@@ -168,9 +172,13 @@ def device_name() -> str:
 
 def _set_up_device() -> str:
     name = device_name()
-    mx.set_cache_limit(CPU_CACHE_BYTES if name == "cpu" else GPU_CACHE_BYTES)
+    mx.set_cache_limit(_cache_limit(name))
     logger.info("mlx on %s: %.0f GFLOP/s in a 512 by 512 matrix product", name, matmul_gflops())
     return name
+
+
+def _cache_limit(device: str) -> int:
+    return CPU_CACHE_BYTES if device == "cpu" else GPU_CACHE_BYTES
 
 
 def _load(network: Network, path: Path) -> Network:

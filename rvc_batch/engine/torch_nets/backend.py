@@ -6,6 +6,7 @@ tensors and back. What a network computes is in its own file.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,7 @@ from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from rvc_batch.engine.types import F32, I64, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
-__all__ = ["TorchBackend"]
+__all__ = ["TorchBackend", "matmul_gflops"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -144,6 +145,9 @@ class TorchBackend:
         """See `Backend.peak_memory`; torch does not count memory on the CPU."""
         return 0
 
+    def memory(self) -> None:
+        """See `Backend.memory`."""
+
     def release(self) -> None:
         """See `Backend.release`; torch keeps no cache on the CPU."""
 
@@ -151,6 +155,15 @@ class TorchBackend:
         config, network = self._voices.current
         check_synthesis_inputs(x, config)
         return network
+
+
+def matmul_gflops(size: int = 512) -> float:
+    """Measure one matrix product of `size`³."""
+    a = torch.ones(size, size)
+    a @ a  # the first product pays for starting threads
+    start = time.perf_counter()
+    a @ a
+    return 2 * size**3 / (time.perf_counter() - start) / 1e9
 
 
 def _load(build: Callable[[], Network], path: Path) -> Network:

@@ -1,13 +1,16 @@
 # make demo   sets everything up and renders real speech through the running box
 # make test   sets everything up and runs the whole suite
 # make check  style, types and import rules
+#
+# make syscalls                    kill and fail every step of a job at every system call (Linux; ten minutes or more)
+# make strace                      install the tracer that this and a part of the suite need (Linux)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean strace syscalls
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -20,6 +23,14 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+syscalls: $(INSTALLED)
+	$(BIN)/python -m tests.syscall_faults
+	$(BIN)/python -m tests.syscall_faults --errors
+	$(BIN)/python -m tests.syscall_faults --daemon --every 3
+
+strace:
+	command -v strace || apt-get install --yes strace || { apt-get update && apt-get install --yes strace; }
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -68,13 +68,13 @@ def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str 
 
 
 @contextmanager
-def short_delays() -> Iterator[None]:
-    """Let jobs be tried again at once."""
+def short_delays(seconds: float = 0.3) -> Iterator[None]:
+    """Let jobs be tried again almost at once."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("CRASH_DELAY_S", "REFUND_DELAY_S", "PAUSE_SECONDS"):
-            patch.setattr(retry_policy, name, 0.3)
-        patch.setattr(box, "PAUSE_SECONDS", 0.3)
-        patch.setattr(retry_policy, "LATER_DELAYS_S", (0.1, 0.1, 0.1))
+            patch.setattr(retry_policy, name, seconds)
+        patch.setattr(box, "PAUSE_SECONDS", seconds)
+        patch.setattr(retry_policy, "LATER_DELAYS_S", (seconds / 3,) * 3)
         yield
 
 

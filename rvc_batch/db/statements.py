@@ -34,6 +34,7 @@ def claim_order(now: float, warm_voice: str | None = None) -> tuple[sa.ColumnEle
 def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | None) -> Statement:
     """Take the first job that may run: one conditional UPDATE that returns the row, or nothing.
 
+    What an earlier claim meant to publish stays: it may have got there, on a volume that is away just now.
     In this shape the row lock, which SQLite does not know, is dropped harmlessly; SELECT-then-UPDATE would claim twice.
     """
     first = (
@@ -56,8 +57,6 @@ def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | N
             started_at=now,
             stage=None,
             progress_done=0.0,
-            output_sha256=None,
-            output_size=None,
         )
         .returning(*jobs.c)
     )

@@ -21,6 +21,7 @@ from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatc
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.backup import back_up_if_due
+from rvc_batch.jobs.failpoints import RECOVERY_FINISHED, RECOVERY_RELEASED, failpoint
 from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.heartbeat import HeartbeatFile
 from rvc_batch.jobs.ingest import Ingest
@@ -265,15 +266,26 @@ def recover(home: Home, queue: Queue, ingest: Ingest, sources: Sources) -> None:
     for job in queue.unfinished():
         if job.state is JobState.INGESTING:
             ingest.adopt(job)
-        elif publish.is_published(home.outbox, job):
+        elif _is_published(home, job):
             queue.finish_published(job)
             logger.info("job %d: found published, done", job.id)
+    failpoint(RECOVERY_FINISHED)
     removed = publish.sweep(home.outbox)
     for job in queue.release_orphans():
         logger.info("job %d: its daemon died, now %s", job.id, job.state)
+    failpoint(RECOVERY_RELEASED)
     sources.sweep(lambda number: _find(queue, number))
+    sources.tidy()
     if removed:
         logger.info("%d unfinished results of killed workers removed", removed)
+
+
+def _is_published(home: Home, job: Job) -> bool:
+    try:
+        return publish.confirm_published(home.outbox, job)
+    except OSError as e:
+        logger.warning("job %d: its result cannot be made durable (%s); looked at again at its next claim", job.id, e)
+        return False
 
 
 def _find(queue: Queue, number: int) -> Job | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rvc_batch.errors import FolderGone, LeaseLost, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
-from rvc_batch.jobs.failpoints import CLAIM_TAKEN, failpoint
+from rvc_batch.jobs.failpoints import CLAIM_PREPARED, CLAIM_TAKEN, PUBLISH_HEARD, failpoint
 from rvc_batch.jobs.messages import Assignment, Failed, Halted, Progressed, Rendered
 from rvc_batch.jobs.models import TERMINAL, Job, JobError
 from rvc_batch.jobs.queue import Queue
@@ -90,7 +90,13 @@ class Desk:
             source = self._sources.fetch(job)
             request = self._request_of(job, source)
             self._check_outbox()
+            if publish.confirm_published(self._home.outbox, job):
+                logger.info("job %d: found published, done", job.id)
+                self._ending = lambda: self._queue.finish_published(job)
+                self.write()
+                return None
             publish.prepare(self._home.outbox, job)
+            failpoint(CLAIM_PREPARED)
         except (RvcBatchError, OSError) as e:
             fault = e if isinstance(e, RvcBatchError) else durable.environment_fault(e, self._home.outbox)
             self._fail(job, fault, "fetch")
@@ -182,6 +188,7 @@ class Desk:
     def _deliver(self, running: _Running, rendered: Rendered) -> Job:
         """Publish a result; if the outbox cannot be written, give the job back and let the queue wait."""
         report = rendered.report
+        failpoint(PUBLISH_HEARD)
         # a call that failed may have reserved another name; the fence stays that of our own claim
         job = dataclasses.replace(running.job, output_rel=self._queue.get(running.job.id).output_rel)
         try:

@@ -29,7 +29,16 @@ from rvc_batch.home import Home
 from rvc_batch.jobs import containers, durable, publish
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Completeness, Container
-from rvc_batch.jobs.failpoints import INGEST_HASHED, INGEST_MOVED, INGEST_QUEUED, INGEST_SUBMITTED, failpoint
+from rvc_batch.jobs.failpoints import (
+    INGEST_FOLDER,
+    INGEST_HASHED,
+    INGEST_MOVED,
+    INGEST_QUEUED,
+    INGEST_SETTLED,
+    INGEST_SUBMITTED,
+    INGEST_TAKEN,
+    failpoint,
+)
 from rvc_batch.jobs.models import TERMINAL, Job, JobError, JobState, NewJob
 from rvc_batch.jobs.output_names import display_name
 from rvc_batch.jobs.queue import Queue
@@ -93,6 +102,7 @@ class Ingest:
 
     def _take(self, rel: bytes, look: Look, seconds: float | None, error: RvcBatchError | None) -> Job:
         path = self._inbox_path(rel)
+        failpoint(INGEST_SETTLED)
         sha256 = _hash_unchanged(path, look)
         failpoint(INGEST_HASHED)
         request = error or self._request_of(path, rel)
@@ -130,8 +140,10 @@ class Ingest:
                 self._queue.reject(job.id, _recorded(_gone(job)), actor="recovery")
                 return
             self._move(job, inbox_file)
-        elif self._is_source(inbox_file, job):
-            inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
+        else:
+            if self._is_source(inbox_file, job):
+                inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
+            self._bring_companions(job, inbox_file)
         logger.info("job %d: %s accepted after a restart", job.id, job.source_name)
         self._admit(job, self._fault_of(source) or self._request_of(source, job.source_rel))
 
@@ -160,20 +172,37 @@ class Ingest:
         """
         source = self._sources.path(job)
         try:
-            folder = self._sources.open_folder(job)
+            self._sources.open_folder(job)
         except OSError as e:
             raise durable.environment_fault(e, self._home.work) from e
+        failpoint(INGEST_FOLDER)
         try:
             _rename(path, source)
         except OSError as e:
             if e.errno in durable.FULL:
                 raise durable.environment_fault(e, self._home.work) from e
             raise self._unmovable(job, path, e) from e
-        for companion in companions(path.parent, path.name):
+        failpoint(INGEST_TAKEN)
+        self._bring_companions(job, path)
+
+    def _bring_companions(self, job: Job, path: Path) -> None:
+        """Let what belongs to a file that is in its work folder follow it there; make all of it durable.
+
+        Where another file of that name has been dropped since, what lies beside it is that one's.
+
+        Raises:
+            EnvironmentFault: it cannot be made durable.
+        """
+        source = self._sources.path(job)
+        for companion in () if os.path.lexists(path) else companions(path.parent, path.name):
             with contextlib.suppress(OSError):  # it is gone again; the audio is what counts
-                _rename(companion, folder / renamed(companion.name, path.name, source.name))
-        durable.sync_folder(folder)
-        durable.sync_folder(path.parent)
+                _rename(companion, source.with_name(renamed(companion.name, path.name, source.name)))
+        try:
+            durable.sync_folder(source.parent)
+            with contextlib.suppress(FileNotFoundError):  # a producer removed its folder, now that it is empty
+                durable.sync_folder(path.parent)
+        except OSError as e:
+            raise durable.environment_fault(e, self._home.work) from e
 
     def _unmovable(self, job: Job, path: Path, error: OSError) -> RvcBatchError:
         """Fail a job whose file stays in the inbox."""

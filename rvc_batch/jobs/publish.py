@@ -10,6 +10,7 @@ overwritten.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ from typing import TYPE_CHECKING, Protocol
 from rvc_batch.errors import OutputInvalid
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.failpoints import (
+    PUBLISH_FOLDER,
     PUBLISH_INTENDED,
     PUBLISH_LINKED,
     PUBLISH_RECORDED,
     PUBLISH_SYNCED,
+    PUBLISH_TIDIED,
     RENDER_SEALED,
+    RENDER_SYNCED,
+    RENDER_VERIFIED,
     RENDER_WRITTEN,
     failpoint,
 )
@@ -76,7 +81,9 @@ def seal(temp: Path, report: ConversionReport) -> Sealed:
     """
     failpoint(RENDER_WRITTEN)
     _verify(temp, report)
+    failpoint(RENDER_VERIFIED)
     durable.sync_path(temp)
+    failpoint(RENDER_SYNCED)
     sealed = Sealed(*durable.digest(temp))
     failpoint(RENDER_SEALED)
     return sealed
@@ -102,8 +109,10 @@ def deliver(ledger: Ledger, outbox: Path, job: Job, temp: Path, *, sealed: Seale
     except OSError:
         target.unlink(missing_ok=True)  # the job will be given back and rendered again: not at all, rather than twice
         raise
-    temp.unlink(missing_ok=True)
     failpoint(PUBLISH_SYNCED)
+    with contextlib.suppress(OSError):  # the caller tries again, and after it the sweep of the next start
+        temp.unlink(missing_ok=True)
+    failpoint(PUBLISH_TIDIED)
     done = ledger.finish(job, report)
     failpoint(PUBLISH_RECORDED)
     return done
@@ -114,6 +123,18 @@ def is_published(outbox: Path, job: Job) -> bool:
     if job.output_sha256 is None or job.output_size is None:
         return False
     return _holds(output_path(outbox, job), Sealed(job.output_sha256, job.output_size))
+
+
+def confirm_published(outbox: Path, job: Job) -> bool:
+    """As `is_published`, and then make the name durable: whoever died may not have come to that.
+
+    Raises:
+        OSError: it cannot be made durable.
+    """
+    if not is_published(outbox, job):
+        return False
+    durable.sync_folder(output_path(outbox, job).parent)
+    return True
 
 
 def is_taken(outbox: Path, output_rel: bytes) -> bool:
@@ -138,6 +159,7 @@ def _link(ledger: Ledger, outbox: Path, job: Job, temp: Path, sealed: Sealed) ->
     while True:
         target = output_path(outbox, job)
         durable.make_folders(outbox, target.parent.relative_to(outbox))
+        failpoint(PUBLISH_FOLDER)
         try:
             durable.link_exclusively(temp, target)
         except FileExistsError:

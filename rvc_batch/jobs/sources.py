@@ -21,7 +21,13 @@ from typing import Any
 from rvc_batch.errors import EnvironmentFault, SourceGone
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
-from rvc_batch.jobs.failpoints import SOURCE_PLACED, failpoint
+from rvc_batch.jobs.failpoints import (
+    SOURCE_COMPLETE,
+    SOURCE_EXPLAINED,
+    SOURCE_PLACED,
+    SOURCE_REMOVED,
+    failpoint,
+)
 from rvc_batch.jobs.models import TERMINAL, Job, JobState
 from rvc_batch.jobs.output_names import candidates, display_name
 
@@ -114,6 +120,13 @@ class Sources:
             elif job.state in TERMINAL:
                 self.settle(job)
 
+    def tidy(self) -> None:
+        """Remove work folders that were being made or removed when a daemon died; only while nobody makes one."""
+        for folder in sorted(self._home.work.iterdir()):
+            is_ours = folder.is_dir() and not folder.is_symlink()
+            if is_ours and all(p.name.startswith(".") and p.name.endswith(".part") for p in folder.iterdir()):
+                shutil.rmtree(folder)
+
     def _settle(self, job: Job) -> None:
         folder, source = self.folder(job), self.path(job)
         is_failed = job.state in (JobState.FAILED, JobState.CANCELLED)
@@ -121,14 +134,17 @@ class Sources:
             base = self._home.failed if is_failed else self._home.processed
             target = durable.make_folders(base, Path(os.fsdecode(job.source_rel)).parent)
             placed = durable.place(source, target, _own_name(job.source_rel))
+            failpoint(SOURCE_PLACED)
             if is_failed:
                 _write_error(placed, job)
+                failpoint(SOURCE_EXPLAINED)
             for companion in companions(folder, source.name):
                 durable.place(companion, target, renamed(companion.name, source.name, placed.name))
-            failpoint(SOURCE_PLACED)
+            failpoint(SOURCE_COMPLETE)
             logger.info("job %d: source is in %s", job.id, placed)
         if folder.is_dir():
-            shutil.rmtree(folder)
+            _remove(folder)
+            failpoint(SOURCE_REMOVED)
 
     def _return_to_inbox(self, folder: Path, source_rel: bytes) -> None:
         """Give a source whose job is unknown (the database was deleted) to the watcher again."""
@@ -141,7 +157,7 @@ class Sources:
                 durable.place(companion, target, renamed(companion.name, source.name, name))
             placed = durable.place(source, target, name)
             logger.warning("no job for %s: it goes back to the inbox as %s", source, placed)
-        shutil.rmtree(folder)
+        _remove(folder)
 
     def _bring_back(self, job: Job, path: Path) -> bool:
         found = self.set_aside(job)
@@ -177,6 +193,17 @@ def _is_regular(path: Path) -> bool:
 def renamed(companion: str, old: str, new: str) -> str:
     """Return the name of a companion after its source was renamed from `old` to `new`."""
     return _companion_names(new)[_companion_names(old).index(companion)]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a work folder; the record goes last, because without it nobody would know whose the rest is."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != RECORD:
+            path.unlink()
+    (folder / RECORD).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _own_name(source_rel: bytes) -> str:

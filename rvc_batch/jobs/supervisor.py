@@ -23,6 +23,7 @@ from rvc_batch.engine.types import DeviceMemory
 from rvc_batch.errors import RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs.desk import Desk
+from rvc_batch.jobs.failpoints import CLAIM_ASSIGNED, failpoint
 from rvc_batch.jobs.lock import holder_of
 from rvc_batch.jobs.machine import SleepWatch
 from rvc_batch.jobs.messages import (
@@ -380,6 +381,7 @@ class Supervisor:
         if assignment is not None:
             self._heard_at, self._state, self._next_beat = now, "busy", 0.0
             self._worker.send(assignment)
+            failpoint(CLAIM_ASSIGNED)
 
     # --- waiting ---
 

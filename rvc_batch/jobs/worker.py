@@ -27,6 +27,7 @@ from rvc_batch.engine.types import ConversionReport
 from rvc_batch.errors import FolderGone, LeaseLost, RvcBatchError, SourceChanged, SourceGone, Stopped
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable, publish
+from rvc_batch.jobs.failpoints import RENDER_STARTED, failpoint
 from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.messages import (
     Assignment,
@@ -103,6 +104,7 @@ class Worker:
         """Render one job and say what became of it; nothing it raises ends the process."""
         self._stage = "load"
         try:
+            failpoint(RENDER_STARTED)
             report = self._render(renderer, job)
             self._stage = "publish"
             self._send(Progressed(job.claim_no, self._stage, report.seconds_in, report.seconds_in, renderer.memory()))

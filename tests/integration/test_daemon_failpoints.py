@@ -16,13 +16,16 @@ from rvc_batch.jobs.queue import Queue
 from tests.daemon_harness import drop, eventually, jobs_of, renders, run_until_idle, running
 from tests.job_fakes import files_below
 
-IN_WORKER = (failpoints.RENDER_WRITTEN, failpoints.RENDER_SEALED)
+IN_WORKER = tuple(point for point in failpoints.POINTS if point.startswith("render."))
 # from here on the result is published: it must not be rendered again
 PUBLISHED = (
     failpoints.PUBLISH_LINKED,
     failpoints.PUBLISH_SYNCED,
+    failpoints.PUBLISH_TIDIED,
     failpoints.PUBLISH_RECORDED,
     failpoints.SOURCE_PLACED,
+    failpoints.SOURCE_COMPLETE,
+    failpoints.SOURCE_REMOVED,
 )
 
 
@@ -34,13 +37,15 @@ def home(tmp_path: Path) -> Home:
 
 
 def assert_settled(home: Home) -> None:
-    """Every file came out once, whole; nothing is left over anywhere; every attempt has an outcome."""
-    jobs = jobs_of(home)
-    assert [j.state for j in jobs] == [JobState.DONE] * 2
+    """Every file came out once, whole, with its own settings; nothing is left over; every attempt has an outcome."""
+    jobs = [job for job in jobs_of(home) if job.voice]
+    assert [(j.state, j.settings.transpose) for j in jobs] == [(JobState.DONE, 2.0), (JobState.DONE, 0.0)]
     assert files_below(home.outbox) == ["a.wav", "tenor/b.wav"]
     assert files_below(home.processed) == ["a.wav", "a.wav.toml", "tenor/b.wav"]
-    for folder in (home.inbox, home.failed, home.work):
-        assert files_below(folder) == []
+    for folder in (home.inbox, home.work):
+        assert list(folder.rglob("*.wav*")) == [], "nothing is left"
+    assert list(home.work.iterdir()) == []
+    assert list(home.root.rglob("*.part")) == []
     assert check_home(home, is_live=False) == []
     assert [soundfile.info(home.outbox / f).frames for f in files_below(home.outbox)] == [1600, 1600]
     queue = Queue.open_readonly(home.database)
@@ -57,9 +62,18 @@ def drop_two(home: Home) -> None:
     drop(home, "tenor/b.wav", seed=2)
 
 
+def test_the_walk_is_long_enough() -> None:
+    assert len(failpoints.POINTS) == len(set(failpoints.POINTS)) >= 25
+
+
 @pytest.mark.parametrize("point", failpoints.POINTS)
 def test_nothing_is_lost_or_done_twice_when_it_dies(home: Home, point: str) -> None:
     drop_two(home)
+    if point == failpoints.SOURCE_EXPLAINED:
+        drop(home, "unknown/c.wav", seed=3)
+    if point in failpoints.AT_A_START:
+        with running(home, "--until-idle", failpoints=f"{failpoints.PUBLISH_LINKED}=kill") as daemon:
+            assert daemon.wait() == -9
     with running(home, "--until-idle", failpoints=f"{point}=kill") as daemon:
         if point in IN_WORKER:
             eventually(lambda: any(j.crashes for j in jobs_of(home)), "the worker died")
@@ -68,7 +82,9 @@ def test_nothing_is_lost_or_done_twice_when_it_dies(home: Home, point: str) -> N
     rendered_before = renders(home)
     run_until_idle(home)
     assert_settled(home)
-    if point in PUBLISHED:
+    failed = ["unknown/c.wav", "unknown/c.wav.error.txt"] if point == failpoints.SOURCE_EXPLAINED else []
+    assert files_below(home.failed) == failed
+    if point in PUBLISHED + failpoints.AT_A_START:
         assert len(rendered_before) == 1
         assert len(renders(home)) == 2
 
@@ -90,5 +106,6 @@ def test_machine_fault_while_publishing_costs_no_attempt(
     run_until_idle(home)
     assert not left
     assert_settled(home)
+    assert files_below(home.failed) == []
     assert len(renders(home)) == 3
     assert all(j.attempt == 1 for j in jobs_of(home))

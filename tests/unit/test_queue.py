@@ -241,12 +241,12 @@ def test_a_result_found_published_after_a_crash_is_done(queue: Queue) -> None:
     assert outcomes(queue, job.id) == [Outcome.DONE]
 
 
-def test_a_new_claim_forgets_the_intent_of_the_last(queue: Queue) -> None:
+def test_a_new_claim_knows_what_the_last_meant_to_publish(queue: Queue) -> None:
     queued(queue)
     job = claimed(queue)
     queue.record_intent(job, output_sha256="c" * 64, output_size=9)
     queue.interrupt(job)
-    assert claimed(queue).output_sha256 is None
+    assert claimed(queue).output_sha256 == "c" * 64
 
 
 # --- the fence ---

@@ -1,0 +1,93 @@
+"""What a new life finds of an old one: results on a volume that was away, settings files left behind, half a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rvc_batch.home import Home
+from rvc_batch.jobs import publish
+from rvc_batch.jobs.daemon import recover
+from rvc_batch.jobs.messages import Rendered
+from rvc_batch.jobs.models import JobState
+from tests import inline_box
+from tests.daemon_harness import drop, jobs_of, renders, short_delays
+from tests.job_fakes import files_below
+
+
+class Died(Exception):
+    """Stands for the end of the process."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, module: object, point: str) -> None:
+    def die(name: str) -> None:
+        if name == point:
+            raise Died
+
+    monkeypatch.setattr(module, "failpoint", die)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.create()
+    return home
+
+
+def test_result_published_before_its_volume_went_is_not_rendered_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(home, "a.wav")
+    with inline_box.opened(home) as box, monkeypatch.context() as patch:
+        ((rel, look),) = box.candidates().items()
+        box.take(rel, look)
+        assignment = box.claim()
+        assert assignment is not None
+        word = box.render(assignment)
+        assert isinstance(word, Rendered)
+        die_at(patch, publish, publish.PUBLISH_LINKED)
+        with pytest.raises(Died):
+            box.end(word)
+    away = home.outbox.rename(home.root / "away")
+    with inline_box.opened(home) as box, short_delays(0.0):
+        recover(home, box.queue, box.ingest, box.sources)
+        assert box.claim() is None, "the outbox is not there"
+        (job,) = jobs_of(home)
+        assert (job.state, job.attempt) == (JobState.QUEUED, 1)  # that of the daemon which died
+        away.rename(home.outbox)
+        assert box.claim() is None, "there is nothing to render"
+    (job,) = jobs_of(home)
+    assert job.state is JobState.DONE
+    assert len(renders(home)) == 1
+    assert inline_box.published(home) == [home.outbox / "a.wav"]
+    assert files_below(home.processed) == ["a.wav"]
+
+
+def test_settings_file_of_a_newer_file_of_that_name_stays_in_the_inbox(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rvc_batch.jobs import ingest
+
+    drop(home, "a.wav")
+    with inline_box.opened(home) as box, monkeypatch.context() as patch:
+        ((rel, look),) = box.candidates().items()
+        die_at(patch, ingest, ingest.INGEST_TAKEN)
+        with pytest.raises(Died):
+            box.take(rel, look)
+    (home.inbox / "a.wav.toml").write_text("transpose = 7")
+    drop(home, "a.wav", seed=1)
+    inline_box.live(home)
+    assert [job.settings.transpose for job in jobs_of(home)] == [0.0, 7.0]
+    assert {job.state for job in jobs_of(home)} == {JobState.DONE}
+
+
+def test_work_folders_that_were_being_made_or_removed_are_tidied_up(home: Home) -> None:
+    (home.work / "empty").mkdir()
+    (home.work / "begun").mkdir()
+    (home.work / "begun" / ".0123.part").write_bytes(b"{")
+    (home.work / "unknown").mkdir()
+    (home.work / "unknown" / "song.wav").write_bytes(b"mine")
+    inline_box.live(home)
+    assert files_below(home.work) == ["unknown/song.wav"], "what is not ours stays"
+    assert [p.name for p in home.work.iterdir()] == ["unknown"]

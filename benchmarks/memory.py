@@ -94,9 +94,10 @@ def convert_one(options: argparse.Namespace) -> None:
     print(json.dumps(row))
 
 
-def write_speech(path: Path, seconds: float) -> None:
-    """Write the golden speech repeated to a length."""
+def write_speech(path: Path, seconds: float, first_second: float = 0.0) -> None:
+    """Write the golden speech from a place on, repeated to a length."""
     wave, rate = sf.read(SPEECH, dtype="float32")
+    wave = np.roll(wave, -round(first_second * rate))
     left = round(seconds * rate)
     with sf.SoundFile(path, "w", rate, 1, "PCM_16", format="FLAC") as out:
         while left:

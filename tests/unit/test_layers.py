@@ -174,6 +174,12 @@ def test_gelu_is_the_exact_one(path: str) -> None:
     np.testing.assert_allclose(torch_layers.gelu(torch.from_numpy(x)), exact, atol=2e-6)
 
 
+def test_gated_activation_equals_torch(path: str) -> None:
+    signal, gate = normal(1, 50, 6) * 5, normal(2, 50, 6) * 20
+    theirs = torch_layers.gated(torch.from_numpy(signal), torch.from_numpy(gate))
+    np.testing.assert_allclose(mlx_layers.gated(mx.array(signal), mx.array(gate)), theirs, atol=1e-6)
+
+
 def test_leaky_relu_and_mean_pool_equal_torch() -> None:
     x = normal(9, 6, 8, 3)
     for name, arguments in (("leaky_relu", (0.1,)), ("mean_pool", ())):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from rvc_batch.engine.mlx_nets.layers import Conv1d
+from rvc_batch.engine.mlx_nets.layers import Conv1d, gated
 from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, SynthesizerConfig
 
 __all__ = ["Coupling", "Flip", "Flow", "WaveNet"]
@@ -33,7 +33,7 @@ class WaveNet(nn.Module):
         skipped = mx.zeros_like(x)
         for i, condition in enumerate(conditions):
             signal, gate = mx.split(self.in_layers[i](x) + condition, 2, axis=1)
-            y = self.res_skip_layers[i](mx.tanh(signal) * mx.sigmoid(gate))
+            y = self.res_skip_layers[i](gated(signal, gate))
             if i < FLOW_LAYERS - 1:
                 residual, y = mx.split(y, 2, axis=1)
                 x = (x + residual) * mask

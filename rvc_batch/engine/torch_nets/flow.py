@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, SynthesizerConfig
-from rvc_batch.engine.torch_nets.layers import Conv1d
+from rvc_batch.engine.torch_nets.layers import Conv1d, gated
 
 __all__ = ["Coupling", "Flip", "Flow", "WaveNet"]
 
@@ -33,7 +33,7 @@ class WaveNet(nn.Module):
         skipped = torch.zeros_like(x)
         for i, condition in enumerate(conditions):
             signal, gate = (self.in_layers[i](x) + condition).chunk(2, dim=1)
-            y = self.res_skip_layers[i](torch.tanh(signal) * torch.sigmoid(gate))
+            y = self.res_skip_layers[i](gated(signal, gate))
             if i < FLOW_LAYERS - 1:
                 residual, y = y.chunk(2, dim=1)
                 x = (x + residual) * mask

@@ -42,6 +42,7 @@ __all__ = [
     "attention",
     "canonical_shapes",
     "frame_mask",
+    "gated",
     "gelu",
     "leaky_relu",
     "load_canonical",
@@ -92,6 +93,11 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
 def leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:
     """Return x where positive, slope · x elsewhere; slope in 0–1."""
     return functional.leaky_relu(x, slope)
+
+
+def gated(signal: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    """Return tanh(signal) · sigmoid(gate), the activation of WaveNet."""
+    return torch.tanh(signal) * torch.sigmoid(gate)
 
 
 def frame_mask(frames: int, valid: int) -> torch.Tensor:

@@ -55,9 +55,8 @@ def main() -> None:
 def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str = "open_engine") -> Daemon:
     """Return a daemon with the fake engine and short times."""
     watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)
-    options = DaemonOptions(
-        until_idle=until_idle, engine=f"tests.fakes:{engine}", voices=lambda _: VOICES, limits=LIMITS
-    )
+    factory = engine if ":" in engine else f"tests.fakes:{engine}"
+    options = DaemonOptions(until_idle=until_idle, engine=factory, voices=lambda _: VOICES, limits=LIMITS)
     return Daemon(home, Settings(default_voice="alto", watch=watch, worker=worker), options)
 
 

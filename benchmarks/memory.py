@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Peak memory and speed of one conversion, by length of the file: does memory stay flat?
+"""Peak memory and speed of one conversion, by length of the file: does memory stay flat, and is a limit kept?
 
-    python benchmarks/memory.py [--networks tiny|full] [--minutes 2 10 60] [--backend mlx|torch] [--output FILE]
+    python benchmarks/memory.py [--networks tiny|full] [--minutes 2 10 60 600] [--limit none "2 GB" …]
+                                [--backend mlx|torch] [--again] [--output FILE]
 
 Speech is the 100 s of tests/golden/inputs repeated to length; networks are the synthetic ones of tests/golden (full has
-the published sizes). Every length runs in a process of its own, so that its peak is its own. Results are JSON.
+the published sizes). Every row runs in a process of its own, so that its peak is its own. The JSON is written after
+each row, and a row that is in it already is not run again unless --again is given: rows can be run one by one. A row
+keeps the resident size at up to 40 segment borders, so that a leak shows.
 """
 
 from __future__ import annotations
@@ -31,45 +34,71 @@ CHECKPOINTS = ROOT / "build" / "golden-checkpoints"
 
 
 def main() -> None:
-    """Run all lengths and write the results."""
+    """Run the rows that are missing and write each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", choices=VOICES, default="tiny")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10, 60])
+    parser.add_argument("--limit", nargs="+", default=["none"], help='memory limits such as "2 GB"')
     parser.add_argument("--backend", choices=("mlx", "torch"), default="mlx")
+    parser.add_argument("--again", action="store_true", help="run rows that are there already")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         convert_one(options)
         return
+    name = f"memory-{options.networks}-{options.backend}.json"
+    output: Path = options.output or ROOT / "benchmarks" / "results" / name
     make_networks(options.networks)
-    rows = []
+    rows: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))["rows"] if output.is_file() else []
+    wanted = [(minutes, limit) for minutes in options.minutes for limit in options.limit]
+    for minutes, limit in tqdm(wanted, unit="row"):
+        key = (minutes, limit)
+        if not options.again and any((row["minutes"], row["limit"]) == key for row in rows):
+            continue
+        row = {"minutes": minutes, "limit": limit} | run_row(options, minutes, limit)
+        rows = sorted([r for r in rows if (r["minutes"], r["limit"]) != key] + [row], key=row_order)
+        output.write_text(json.dumps(table(options, rows), indent=2) + "\n", encoding="utf-8")
+        tqdm.write(json.dumps(row))
+
+
+def row_order(row: dict[str, Any]) -> tuple[str, float]:
+    """Sort rows by limit, then length."""
+    return str(row["limit"]), float(row["minutes"])
+
+
+def run_row(options: argparse.Namespace, minutes: float, limit: str) -> dict[str, Any]:
+    """Convert speech of a length in a process of its own."""
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
-        for minutes in tqdm(options.minutes, unit="length"):
-            source = Path(folder) / "speech.flac"
-            write_speech(source, minutes * 60)
-            command = [sys.executable, __file__, "--child", str(source), "--networks", options.networks]
-            command += ["--backend", options.backend]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-            rows.append({"minutes": minutes} | json.loads(done.stdout.splitlines()[-1]))
-            tqdm.write(json.dumps(rows[-1]))
-    shortest = rows[0]["peak_rss_mb"]
-    result = {
+        source = Path(folder) / "speech.flac"
+        write_speech(source, minutes * 60)
+        command = [sys.executable, __file__, "--child", str(source), "--networks", options.networks]
+        command += ["--backend", options.backend, "--limit", limit]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+def table(options: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is written: the rows, and each peak relative to the shortest file's without a limit."""
+    free = [row for row in rows if row["limit"] == "none"]
+    return {
         "networks": options.networks,
         "backend": options.backend,
         "machine": {"system": platform.platform(), "processor": platform.processor() or platform.machine()},
         "rows": rows,
-        "peak_rss_relative_to_first": [round(r["peak_rss_mb"] / shortest, 3) for r in rows],
+        "peak_rss_relative_to_shortest": {
+            f"{row['minutes']:g} min": round(row["peak_rss_mb"] / free[0]["peak_rss_mb"], 3) for row in free
+        },
     }
-    name = f"memory-{options.networks}-{options.backend}.json"
-    output = options.output or ROOT / "benchmarks" / "results" / name
-    output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def convert_one(options: argparse.Namespace) -> None:
     """Convert one file and print what it took."""
     from rvc_batch.engine.backend import open_backend
-    from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.converter import Converter, Progress
+    from rvc_batch.engine.memory import parse_size
+    from rvc_batch.engine.resident_size import resident_size
     from rvc_batch.engine.settings import ConversionSettings
     from rvc_batch.importers.store import ModelStore
 
@@ -77,10 +106,23 @@ def convert_one(options: argparse.Namespace) -> None:
     store = ModelStore(models=folder, voices=folder / "voices", cache=ROOT / "build" / "model-cache")
     voice = store.voice_file(folder / "voices" / f"{VOICES[options.networks]}.pth")
     backend = open_backend(options.backend, hubert=store.hubert(), rmvpe=store.rmvpe())
-    converter = Converter(backend, scratch=options.child.parent)
+    (limit,) = options.limit
+    converter = Converter(
+        backend, scratch=options.child.parent, memory_limit=None if limit == "none" else parse_size(limit)
+    )
     settings = ConversionSettings(index_rate=0.0)
     target = options.child.with_name("out.wav")
-    report = converter.convert(options.child, target, voice=voice, settings=settings)
+    samples: list[int] = []
+    scratch_peak = 0
+
+    def look(progress: Progress) -> None:
+        nonlocal scratch_peak
+        samples.append(round(resident_size() / 1e6))
+        files = [p for p in options.child.parent.rglob("*") if p.is_file() and p != options.child]
+        scratch_peak = max(scratch_peak, sum(p.stat().st_size for p in files))
+
+    report = converter.convert(options.child, target, voice=voice, settings=settings, progress=look)
+    scratch_peak += target.stat().st_size
     target.unlink()
     row: dict[str, Any] = {
         "peak_rss_mb": round(report.peak_rss_bytes / 1e6),
@@ -89,6 +131,8 @@ def convert_one(options: argparse.Namespace) -> None:
         "realtime_factor": round(report.realtime_factor, 2),
         "segments": report.segments,
         "length_exact": report.samples_out == round(report.samples_in * report.rate_out / report.rate_in),
+        "scratch_and_output_mb": round(scratch_peak / 1e6),
+        "resident_mb_at_borders": samples[:: -(-len(samples) // 40)],
         "stage_seconds": {k: round(v, 2) for k, v in report.stage_seconds.items()},
     }
     print(json.dumps(row))

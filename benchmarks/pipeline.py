@@ -144,7 +144,7 @@ def answer(name: str) -> None:
     backend = open_backend(name, hubert=store.hubert(), rmvpe=store.rmvpe())
     backend.load_voice(voice)
     loaded = time.perf_counter() - started
-    our_tiles = conversion.tiles
+    our_tiles = conversion.synthesis_tiles
 
     def whole_segment(start: int, stop: int, total: int, *_: object) -> list[Tile]:
         """Synthesise the context too, in one piece, as the original does."""
@@ -152,7 +152,7 @@ def answer(name: str) -> None:
 
     def prepare(request: dict[str, Any]) -> Any:
         is_upstream = name == BASELINE and request["seams"] == "own"
-        conversion.tiles = whole_segment if is_upstream else our_tiles  # type: ignore[assignment]
+        conversion.synthesis_tiles = whole_segment if is_upstream else our_tiles  # type: ignore[assignment]
         output_format = "wav32f" if request.get("keep") else "wav"
         settings = ConversionSettings(
             seams="upstream" if is_upstream else "exact", output_format=output_format, index_rate=0.0

@@ -25,8 +25,8 @@ from benchmarks.memory import CHECKPOINTS, SPEECH, make_networks  # noqa: E402
 from rvc_batch.engine.backend import open_backend  # noqa: E402
 from rvc_batch.engine.dialect import MelPadding  # noqa: E402
 from rvc_batch.engine.pitch import decode_salience  # noqa: E402
-from rvc_batch.engine.pitch_windows import _planes, _recurrent  # noqa: E402
-from rvc_batch.engine.tiling import DEFAULT_SIZES, pitch_halo  # noqa: E402
+from rvc_batch.engine.pitch_windows import WINDOW_FRAMES, _planes, _recurrent, _rows  # noqa: E402
+from rvc_batch.engine.tiling import pitch_halo  # noqa: E402
 from rvc_batch.importers.store import ModelStore  # noqa: E402
 
 
@@ -61,15 +61,15 @@ def main() -> None:
     samples = round(options.minutes * 60 * rate)
     signal = ArraySignal(np.resize(speech, samples))
     n_frames = 1 + samples // 160
-    window = DEFAULT_SIZES.pitch_window_frames
+    window = WINDOW_FRAMES
     tiled = list(tqdm(_planes(backend, signal, MelPadding.ZEROS, n_frames, window), desc="windows"))
     (whole,) = _planes(backend, signal, MelPadding.ZEROS, n_frames, 1 << 30)
     planes_error = float(np.abs(np.concatenate(tiled) - whole).max() / np.abs(whole).max())
-    (reference,) = _recurrent(backend, iter([whole]), 0, n_frames)
+    (reference,) = _recurrent(backend, iter([whole[:n_frames]]), 0, n_frames)
     expected = decode_salience(reference).f0
     rows = []
     for look_ahead in options.look_ahead:
-        salience = np.concatenate(list(_recurrent(backend, iter(tiled), look_ahead, n_frames)))
+        salience = np.concatenate(list(_recurrent(backend, _rows(iter(tiled), window), look_ahead, n_frames)))
         f0 = decode_salience(salience).f0
         is_both = (f0 > 0) & (expected > 0)
         cents = 1200 * np.abs(np.log2(f0[is_both] / expected[is_both]))

@@ -32,6 +32,7 @@ def convert(
     backend: str = "mlx",
     home: Path | None = None,
     overwrite: bool = False,
+    memory_limit: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ConversionReport:
     """Convert one audio file with one voice.
@@ -42,6 +43,7 @@ def convert(
         settings: None means the defaults of `ConversionSettings`.
         is_format_given: False lets the suffix of `target` choose the output format.
         home: None means RVC_BATCH_HOME, the checkout, or `~/rvc-batch`.
+        memory_limit: for the resident size of this process in bytes; None takes the default sizes.
         progress: called at every segment border; may raise to stop.
 
     Raises:
@@ -64,7 +66,7 @@ def convert(
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
-    report = Converter(engine, scratch=_scratch(at)).convert(
+    report = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit).convert(
         source, partial, voice=chosen, settings=settings, progress=progress
     )
     partial.replace(target)

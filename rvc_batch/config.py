@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rvc_batch.engine.backend import BACKENDS
+from rvc_batch.engine.memory import parse_size
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home, locate_home
@@ -45,6 +46,7 @@ class WorkerSettings(_Section):
     rss_limit_mb: int = Field(0, ge=0, description="0 = none; above it the worker is replaced between jobs")
     stuck_after_seconds: float = Field(600.0, gt=0)
     warm_voice: str = ""
+    memory_limit: str = Field("", description='such as "2 GB": tiles are made as small as that needs; empty = none')
 
     @field_validator("backend")
     @classmethod
@@ -52,6 +54,19 @@ class WorkerSettings(_Section):
         if value not in BACKENDS:
             raise ValueError(f"expected one of {', '.join(BACKENDS)}")
         return value
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        try:
+            parse_size(value or "1 GB")
+        except SettingsInvalid as e:
+            raise ValueError(str(e)) from e
+        return value
+
+    def memory_limit_bytes(self) -> int | None:
+        """Return the limit in bytes, None for none."""
+        return parse_size(self.memory_limit) if self.memory_limit else None
 
 
 class Settings(_Section):

@@ -59,7 +59,7 @@ def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str 
     watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)
     options = DaemonOptions(
         until_idle=until_idle,
-        engine=f"tests.fakes:{engine}",
+        engine=engine if ":" in engine else f"tests.fakes:{engine}",
         voices=lambda _: VOICES,
         limits=LIMITS,
         probe=lambda _name, _starting: MACHINE,

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.network_config import SynthesizerConfig
+from rvc_batch.engine.memory import Appetite
+from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
@@ -40,7 +41,7 @@ def fake_voice(sample_rate: int = 40_000, *, has_f0: bool = True, index: Path | 
         n_speakers=2,
         gin_channels=2,
     )
-    return Voice(name="fake", checkpoint=Path("none"), config=config, index=index, sha256="0" * 64)
+    return Voice(name="fake", checkpoint=Path(__file__), config=config, index=index, sha256="0" * 64)
 
 
 class NumpyBackend:
@@ -48,12 +49,31 @@ class NumpyBackend:
 
     name = "numpy"
     device = "none"
+    appetite = Appetite(process=100 << 20, stages=1 << 20, scores=1, content=4, pitch=10, prior=10, decode=20)
+    networks_bytes = 0
     networks_sha256 = "0"
+    content_config = HubertConfig(
+        conv_dims=(8,) * 7,
+        conv_kernels=(10, 3, 3, 3, 3, 2, 2),
+        conv_strides=(5, 2, 2, 2, 2, 2, 2),
+        hidden=8,
+        ffn=8,
+        n_layers=12,
+        n_heads=1,
+        pos_kernel=128,
+        pos_groups=1,
+        projection=8,
+    )
+    pitch_config = RmvpeConfig(
+        base_channels=1, n_levels=5, n_blocks=1, n_mid_levels=1, gru_hidden=4, n_gru_layers=1, n_mels=128, n_bins=360
+    )
 
     def __init__(self, *, f0_bin: int = 180, level: float = 1.0) -> None:
         self.f0_bin, self.level = f0_bin, level
         self.voice: Voice | None = None
         self.seen: list[SynthesisInputs] = []
+        self.decoded: list[int] = []  # frames of each tile
+        self.limited = (0, 0)
 
     def load_voice(self, voice: Voice) -> None:
         self.voice = voice
@@ -68,6 +88,16 @@ class NumpyBackend:
         salience[:, self.f0_bin] = 1.0
         return salience
 
+    def log_mel(self, wave: F32) -> F32:
+        return np.zeros((wave.size // 160 + 1, 128), np.float32)
+
+    def pitch_planes(self, mel: F32) -> F32:
+        return np.zeros((mel.shape[0], 3), np.float32)
+
+    def pitch_head(self, planes: F32, state: F32) -> tuple[F32, F32]:
+        salience = self.pitch_salience(planes[:0, 0], padding=MelPadding.ZEROS)
+        return np.repeat(salience, planes.shape[0], axis=0), np.zeros((planes.shape[0], state.size), np.float32)
+
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         self.seen.append(x)
         mean = np.repeat(x.content[:, :1], 4, axis=1)
@@ -75,6 +105,8 @@ class NumpyBackend:
 
     def decode(self, latent: F32, x: SynthesisInputs) -> F32:
         assert self.voice is not None
+        assert latent.shape[0] == x.frames
+        self.decoded.append(x.frames)
         held = np.repeat(latent[:, 0], self.voice.config.hop_samples)
         source = x.source if x.source.size else np.zeros_like(held)
         return (self.level * (0.1 * held + source)).astype(np.float32)
@@ -84,6 +116,9 @@ class NumpyBackend:
 
     def peak_memory(self) -> int:
         return 0
+
+    def limit_memory(self, *, cache_bytes: int, voices: int) -> None:
+        self.limited = (cache_bytes, voices)
 
     def release(self) -> None:
         pass

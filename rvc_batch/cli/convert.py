@@ -45,11 +45,13 @@ def convert(
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
+    memory_limit: Annotated[str | None, Option(help="Such as '2 GB'; as configured for the worker, else none.")] = None,
     force: Annotated[bool, Option(help="Replace OUT if it is there.")] = False,
     json: options.AsJson = False,
 ) -> None:
     """Convert one file."""
     import rvc_batch
+    from rvc_batch.engine.memory import parse_size
 
     context: Context = ctx.obj
     changes = {
@@ -79,6 +81,9 @@ def convert(
             backend=backend or context.settings.worker.backend,
             home=context.home.root,
             overwrite=force,
+            memory_limit=context.settings.worker.memory_limit_bytes()
+            if memory_limit is None
+            else parse_size(memory_limit),
             progress=bar.update,
         )
     _print_report(report, target, json=json)
@@ -122,7 +127,8 @@ class _ProgressBar:
 
         if self._bar is None:
             self._bar = tqdm(total=round(progress.seconds_total, 1), unit="s", disable=not self._is_shown, leave=False)
-        self._bar.set_description(progress.stage)
+        is_synth = progress.stage == "synth"  # what the bar itself shows
+        self._bar.set_description(progress.stage if is_synth else f"{progress.stage} {progress.stage_share:.0%}")
         self._bar.update(round(progress.seconds_done, 1) - self._bar.n)
 
     def __enter__(self) -> _ProgressBar:

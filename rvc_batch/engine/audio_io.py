@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from rvc_batch.engine.filters import FLOAT64, ScratchSignal, resample_blocks
+from rvc_batch.engine.filters import FLOAT32, ScratchSignal, resample_blocks
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
 from rvc_batch.engine.settings import OUTPUT_FORMATS
 from rvc_batch.engine.types import F32, I16, AudioInfo
@@ -32,7 +32,6 @@ from rvc_batch.errors import (
     SourceGone,
 )
 
-FLOAT32 = np.dtype("<f4")
 BLOCK_SAMPLES = 1 << 17  # of all channels together, while decoding
 RATE_RANGE_HZ = (4_000, 768_000)
 MP3_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -67,7 +66,7 @@ class DecodedSource:
 
 
 def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedSource:
-    """Decode, downmix and resample `source` to mono 16 kHz float64 in the file `scratch`.
+    """Decode, downmix and resample `source` to mono 16 kHz float32 in the file `scratch`.
 
     The signal has exactly round(n · 16 000 / rate) samples, padded with silence to `min_samples`. Samples that are not
     finite become 0 and are counted.
@@ -92,18 +91,18 @@ def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedS
                     wanted = round(decoder.frames * SAMPLE_RATE_16K / rate) - written
                     kept = block[: max(wanted, 0)] if decoder.is_finished else block
                     peak = max(peak, float(np.abs(kept).max(initial=0.0)))
-                    out.write(kept.astype(FLOAT64).tobytes())
+                    out.write(np.ascontiguousarray(kept, FLOAT32).tobytes())
                     written += kept.size
                 samples = round(decoder.frames * SAMPLE_RATE_16K / rate)
                 if decoder.frames == 0:
                     raise InputNoAudio(f"{source.name} is a valid {kind} file with no samples in it")
                 length = max(samples, min_samples)
-                out.truncate(length * FLOAT64.itemsize)
+                out.truncate(length * FLOAT32.itemsize)
         except OSError as e:
             raise disk_error(e, scratch) from e
     warnings = decoder.warnings(promised)
     info = AudioInfo(sample_rate=rate, channels=channels, frames=decoder.frames, peak=peak, format=kind)
-    return DecodedSource(info, ScratchSignal(scratch, length), warnings)
+    return DecodedSource(info, ScratchSignal(scratch, length, FLOAT32), warnings)
 
 
 class _Decoder:

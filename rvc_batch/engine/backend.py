@@ -6,14 +6,13 @@ randomness, no audio file and no queue behind this line.
 
 from __future__ import annotations
 
-import resource
-import sys
 from pathlib import Path
 from typing import Protocol
 
 from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.network_config import RmvpeConfig
+from rvc_batch.engine.memory import Appetite
+from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig
 from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
@@ -26,7 +25,10 @@ class Backend(Protocol):
 
     name: str
     device: str
+    appetite: Appetite
+    networks_bytes: int  # of the content and pitch networks
     networks_sha256: str  # of the sources of the content and pitch networks, to tell results apart
+    content_config: HubertConfig
     pitch_config: RmvpeConfig
 
     def load_voice(self, voice: Voice) -> None:
@@ -90,6 +92,9 @@ class Backend(Protocol):
     def memory(self) -> DeviceMemory | None:
         """Return what is held on the device now; None where the framework keeps no count."""
 
+    def limit_memory(self, *, cache_bytes: int, voices: int) -> None:
+        """Keep at most so many bytes of freed buffers and so many voices from now on."""
+
     def release(self) -> None:
         """Give cached device memory back; networks stay loaded."""
 
@@ -110,9 +115,3 @@ def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:
 
         return TorchBackend(hubert=hubert, rmvpe=rmvpe)
     raise SettingsInvalid(f"backend is {name!r}, expected one of {', '.join(BACKENDS)}")
-
-
-def peak_rss() -> int:
-    """Return the peak resident size of this process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

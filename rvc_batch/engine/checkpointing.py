@@ -1,8 +1,9 @@
 """What an interrupted conversion leaves behind so that it can go on: one folder, one small record.
 
-The folder holds the prepared input, its f0 and the samples rendered so far; the record says how far they are good. It
-is replaced atomically after the samples are on disk, at every segment border. Going on gives the same bytes as an
-uninterrupted run, because nothing of a segment depends on when it was rendered.
+The folder holds the prepared input, its f0, the samples rendered so far and their energies; the record says how far
+they are good. It is replaced atomically after the samples are on disk, at every segment border, and what is written
+there does not grow with what is done. Going on gives the same bytes as an uninterrupted run, because nothing of a
+segment depends on when it was rendered.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from rvc_batch.engine.filters import FLOAT32, FLOAT64
 from rvc_batch.engine.loudness import EnergyState
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import AudioInfo, PitchTrack
@@ -45,47 +48,72 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.decoded = folder / "decoded.f64"
+        self.decoded = folder / "decoded.f32"
         self.filtered = folder / "filtered.f64"
+        self.signal = folder / "signal.f32"
+        self.envelope = folder / "envelope.npy"
         self.pitch = folder / "f0.npy"
         self.rendered = folder / "rendered.f32"
-        self.finished = folder / "finished.f32"
+        self._energies = folder / "energies.f64"
+        self._energies_saved = 0
 
     def load(self, key: str) -> Record | None:
         """Return the record of an interrupted run of the same conversion, else None and an empty folder."""
         try:
-            values = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-            if values["key"] != key:
-                raise KeyError(key)
-            found = Record(
-                **values
-                | {
-                    "info": AudioInfo(**values["info"]),
-                    "warnings": tuple(values["warnings"]),
-                    "cuts": tuple(values["cuts"]),
-                    "energy": EnergyState(**values["energy"] | {"blocks": tuple(values["energy"]["blocks"])}),
-                }
-            )
-            if self.rendered.stat().st_size < 4 * found.rendered_samples or not self.filtered.is_file():
-                raise KeyError("files of the record are missing")
+            found = self._read(key)
         except (OSError, ValueError, KeyError, TypeError):
             # a record that cannot be used costs rendering again, never a wrong result
             self.remove()
             self.folder.mkdir(parents=True)
             return None
+        self._energies_saved = len(found.energy.blocks)
+        return found
+
+    def _read(self, key: str) -> Record:
+        values = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        if values["key"] != key:
+            raise KeyError(key)
+        n_blocks = values.pop("energy_blocks")
+        energies = np.fromfile(self._energies, FLOAT64, count=n_blocks)
+        found = Record(
+            **values
+            | {
+                "info": AudioInfo(**values["info"]),
+                "warnings": tuple(values["warnings"]),
+                "cuts": tuple(values["cuts"]),
+                "energy": EnergyState(**values["energy"] | {"blocks": tuple(energies.tolist())}),
+            }
+        )
+        if self.rendered.stat().st_size < FLOAT32.itemsize * found.rendered_samples or energies.size < n_blocks:
+            raise KeyError("samples of the record are missing")
+        if not self.envelope.is_file() or (found.segments_done <= len(found.cuts) and not self.signal.is_file()):
+            raise KeyError("files of the record are missing")
         return found
 
     def save(self, record: Record) -> None:
-        """Put a record on disk, after the samples it speaks of."""
+        """Put a record on disk, after the samples and energies it speaks of."""
         with self.rendered.open("rb") as file:
             os.fsync(file.fileno())
-        text = json.dumps(dataclasses.asdict(record))
+        blocks = record.energy.blocks
+        self._append_energies(blocks[self._energies_saved :])
+        light = dataclasses.replace(record, energy=dataclasses.replace(record.energy, blocks=()))
+        text = json.dumps(dataclasses.asdict(light) | {"energy_blocks": len(blocks)})
         partial = self.folder / f"{RECORD}.part"
         with partial.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
         partial.replace(self.folder / RECORD)
+
+    def _append_energies(self, blocks: Sequence[float]) -> None:
+        """Write energies after those that are saved; what an interrupted run left beyond them goes."""
+        self._energies.touch()
+        os.truncate(self._energies, self._energies_saved * FLOAT64.itemsize)
+        with self._energies.open("ab") as out:
+            out.write(np.array(blocks, FLOAT64).tobytes())
+            out.flush()
+            os.fsync(out.fileno())
+        self._energies_saved += len(blocks)
 
     def keep_pitch(self, track: PitchTrack) -> None:
         """Put the f0 of the input beside it."""

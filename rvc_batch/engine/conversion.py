@@ -12,32 +12,31 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rvc_batch.engine import excitation, loudness, pitch
-from rvc_batch.engine.audio_io import decode_to_scratch
-from rvc_batch.engine.backend import Backend, peak_rss
+from rvc_batch.engine import excitation, pitch
+from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Record, Workspace
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.excitation import HarmonicPhase
 from rvc_batch.engine.features import align
-from rvc_batch.engine.filters import ScratchSignal, highpass_to_file
-from rvc_batch.engine.finishing import Finished, Rendering, encode, finish, source_envelope
+from rvc_batch.engine.filters import ScratchSignal
+from rvc_batch.engine.finishing import Finished, Rendering, encode
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.preparation import Prepared, prepare, reopen
+from rvc_batch.engine.resident_size import ResidentPeak
 from rvc_batch.engine.retrieval import FeatureIndex
-from rvc_batch.engine.segments import find_cuts, plan_segments, segment_frames, upstream_frames
+from rvc_batch.engine.segments import plan_segments, segment_frames, upstream_frames
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.space import check_space
-from rvc_batch.engine.tiling import WorkSizes, synthesis_halo, tiles
+from rvc_batch.engine.tiling import WorkSizes, few_lengths, synthesis_halo, synthesis_tiles
 from rvc_batch.engine.types import (
     F32,
     I64,
-    AudioInfo,
     ContentFeatures,
     ConversionReport,
     PitchTrack,
@@ -49,17 +48,20 @@ from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import ModelNotRvc
 from rvc_batch.version import __version__
 
-MIN_SAMPLES = 2 * HOP_16K  # shorter inputs are padded with silence and trimmed back
 V2_LAYER = 12
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a conversion is, in seconds of its input."""
+    """How far a conversion is: seconds of the input that are rendered, and the part of the present stage that is done.
+
+    stage_share: 0–1; stages before and after the rendering move it while `seconds_done` stands still.
+    """
 
     stage: str
     seconds_done: float
     seconds_total: float
+    stage_share: float
 
 
 Inspect = Callable[[str, F32 | I64], None]
@@ -78,17 +80,7 @@ class Request:
     sizes: WorkSizes
     key: str
     progress: Callable[[Progress], None]
-    inspect: Inspect
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """The input after the first passes: filtered on disk, cut into segments."""
-
-    info: AudioInfo
-    signal: ScratchSignal
-    cuts: tuple[int, ...]
-    warnings: tuple[str, ...]
+    inspect: Inspect | None
 
 
 class Conversion:
@@ -97,59 +89,57 @@ class Conversion:
     def __init__(self, backend: Backend, index: FeatureIndex | None, workspace: Workspace, request: Request) -> None:
         self.backend, self.index, self.workspace = backend, index, workspace
         self.request, self.voice, self.settings, self.rules = request, request.voice, request.settings, request.rules
-        self.progress, self.inspect = request.progress, request.inspect
+        self.progress = request.progress
         self.is_exact = self.settings.seams == "exact"
         self.halo = synthesis_halo(self.voice.config)
         self.clock = StageClock()
+        self.resident = ResidentPeak()
 
     def run(self, source: Path, target: Path) -> ConversionReport:
         """Convert `source` into `target`; see `Converter.convert`."""
         started = time.perf_counter()
-        with self._timed("load"):
+        self.backend.peak_memory()  # what came before is not ours
+        with self.clock.timed("load"):
             self.backend.load_voice(self.voice)
         record = self.workspace.load(self.request.key)
-        prepared = self._prepare(source) if record is None else self._reopen(record)
-        if record is None:  # else part of it is on disk already
+        if record is None:
+            prepared = prepare(source, self.workspace, self.rules, self.clock)
             self._check_space(prepared, target)
+        else:  # part of it is on disk already
+            prepared = reopen(record, self.workspace)
         segments = plan_segments(prepared.cuts, prepared.signal.samples, self.rules, exact=self.is_exact)
-        self.inspect("split", np.array(prepared.cuts, np.int64))
-        self.inspect("segments", np.array([s.samples for s in segments], np.int64))
-        self._report("pitch", 0, prepared)
-        track = self._pitch(prepared.signal) if self.voice.config.has_f0 else None
+        if self.request.inspect is not None:
+            self.request.inspect("split", np.array(prepared.cuts, np.int64))
+            self.request.inspect("segments", np.array([s.samples for s in segments], np.int64))
         rendering, done = self._rendering(record)
-        for segment in segments[done:]:
-            self._report("synth", segment.start, prepared)
-            for wave in self._render(segment, prepared.signal, track):
-                rendering.append(wave)
-            self.backend.release()
-            self._record(prepared, rendering, segment.index + 1)
+        if record is None:
+            self._record(prepared, rendering, 0)
+        if done < len(segments):
+            track = self._pitch(prepared) if self.voice.config.has_f0 else None
+            for segment in segments[done:]:
+                self._report("synth", segment.start, prepared)
+                for wave in self._render(segment, prepared.signal, track):
+                    rendering.append(wave)
+                    self.resident.look()
+                self.backend.release()
+                self._record(prepared, rendering, segment.index + 1)
+            prepared.signal.remove()  # the rendering is all that is needed now
         self._report("encode", prepared.signal.samples, prepared)
-        finished = self._finish(rendering, prepared)
-        with self._timed("encode"):
-            encode(finished, self.settings, target)
+        finished = self._finished(rendering, prepared)
+        with self.clock.timed("post"):
+            peak = finished.peak()
+        self._report("encode", prepared.signal.samples, prepared, share=0.5)
+        with self.clock.timed("encode"):
+            encode(finished, peak, self.settings, target)
         return self._summary(prepared, finished, len(segments), started)
 
-    def _prepare(self, source: Path) -> _Prepared:
-        with self._timed("decode"):
-            decoded = decode_to_scratch(source, self.workspace.decoded, MIN_SAMPLES)
-        with self._timed("filter"):
-            gain = loudness.input_gain(decoded.info.peak)
-            signal = highpass_to_file(decoded.signal, self.workspace.filtered, gain)
-            decoded.signal.remove()
-            cuts = tuple(find_cuts(signal, self.rules))
-        return _Prepared(decoded.info, signal, cuts, tuple(decoded.warnings))
-
-    def _check_space(self, prepared: _Prepared, target: Path) -> None:
+    def _check_space(self, prepared: Prepared, target: Path) -> None:
         rendered = self.voice.sample_rate
         rates = (rendered, self.settings.resample_rate or rendered)
         seconds = prepared.info.frames / prepared.info.sample_rate
         check_space(
             target, self.workspace.folder, seconds=seconds, rates=rates, output_format=self.settings.output_format
         )
-
-    def _reopen(self, record: Record) -> _Prepared:
-        signal = ScratchSignal(self.workspace.filtered, record.signal_samples)
-        return _Prepared(record.info, signal, record.cuts, record.warnings)
 
     def _rendering(self, record: Record | None) -> tuple[Rendering, int]:
         """Return the rendering to append to, and the number of segments that are in it."""
@@ -158,7 +148,7 @@ class Conversion:
             return Rendering.start(path, rate), 0
         return Rendering.resume(path, rate, record.rendered_samples, record.energy), record.segments_done
 
-    def _record(self, prepared: _Prepared, rendering: Rendering, segments_done: int) -> None:
+    def _record(self, prepared: Prepared, rendering: Rendering, segments_done: int) -> None:
         self.workspace.save(
             Record(
                 key=self.request.key,
@@ -172,46 +162,58 @@ class Conversion:
             )
         )
 
-    def _pitch(self, signal: ScratchSignal) -> PitchTrack:
+    def _pitch(self, prepared: Prepared) -> PitchTrack:
         """Return f0 of the whole input, computed once and kept beside it."""
+        samples = prepared.signal.samples
         if self.workspace.pitch.is_file():
             track = PitchTrack(np.load(self.workspace.pitch))
         else:
-            with self._timed("pitch"):
-                track = track_pitch(self.backend, signal, self.rules, self.request.sizes)
+            self._report("pitch", 0, prepared)
+            with self.clock.timed("pitch"):
+                track = track_pitch(
+                    self.backend,
+                    prepared.signal,
+                    self.rules,
+                    self.request.sizes,
+                    progress=lambda share: self._report("pitch", 0, prepared, share=share),
+                )
             self.workspace.keep_pitch(track)
         if self.rules.interpolates_f0:
             track = pitch.fill_unvoiced(track)
         track = pitch.transpose(track, self.settings.transpose)
-        n_frames = (signal.samples + 2 * self.rules.pad) // HOP_16K
-        self.inspect("pitchf", track.f0[:n_frames])
-        self.inspect("pitch", track.coarse()[:n_frames])
+        n_frames = (samples + 2 * self.rules.pad) // HOP_16K
+        if self.request.inspect is not None:
+            self.request.inspect("pitchf", track.f0[:n_frames])
+            self.request.inspect("pitch", track.coarse()[:n_frames])
         self._phase = HarmonicPhase.of(track, self.voice.sample_rate, self.voice.config.hop_samples)
         return track
 
     def _render(self, segment: Segment, signal: ScratchSignal, track: PitchTrack | None) -> Iterator[F32]:
         """Yield the kept audio of one segment, tile by tile; its context is never synthesised beyond the halo."""
         wave = signal.read(segment.start - segment.left, segment.stop + segment.right).astype(np.float32)
-        with self._timed("features"):
+        with self.clock.timed("features"):
             raw = self._content(wave)
-        with self._timed("index"):
+        with self.clock.timed("index"):
             mixed = self.index.blend(raw, self.settings.index_rate) if self.index else raw
-        inputs = self._align(segment, mixed, raw, track)
-        if segment.index == 0:
-            self.inspect("phone", inputs.content)
-        with self._timed("synth"):
-            mean, log_std = self.backend.encode_prior(inputs)
-            first = segment.start // HOP_16K
-            noise = excitation.prior_noise(self.settings.seed, first, *mean.shape)
-            scale = self.settings.noise_scale
-            latent = excitation.sample_prior(mean, log_std, noise, scale, inputs.mask())
+        with self.clock.timed("synth"):
+            inputs = self._align(segment, mixed, raw, track)
+            latent = self._latent(segment, inputs)
+        if self.request.inspect is not None and segment.index == 0:
+            self.request.inspect("phone", inputs.content)
         context = self.rules.pad // HOP_16K
         hop, size = self.voice.config.hop_samples, self.request.sizes.tile_frames
-        for tile in tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
-            with self._timed("synth"):
+        for tile in synthesis_tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
+            with self.clock.timed("synth"):
                 local = inputs.cut(tile.first, tile.last)
                 audio = self.backend.decode(latent[tile.first : tile.last], local)
             yield audio[(tile.keep_first - tile.first) * hop : (tile.keep_last - tile.first) * hop]
+
+    def _latent(self, segment: Segment, inputs: SynthesisInputs) -> F32:
+        """Return a sample of the prior, [T, C], with as many frames of zeros after it as a tile may reach for."""
+        padded = inputs.cut(0, few_lengths(inputs.frames))
+        mean, log_std = self.backend.encode_prior(padded)
+        noise = excitation.prior_noise(self.settings.seed, segment.start // HOP_16K, *mean.shape)
+        return excitation.sample_prior(mean, log_std, noise, self.settings.noise_scale, padded.mask())
 
     def _content(self, wave: F32) -> ContentFeatures:
         is_v1 = self.voice.config.version == "v1"
@@ -253,25 +255,23 @@ class Conversion:
         phase = HarmonicPhase.of(local, self.voice.sample_rate, hop)
         return phase.source(0, local.frames, noise, self.settings.source_noise_scale)
 
-    def _finish(self, rendering: Rendering, prepared: _Prepared) -> Finished:
-        with self._timed("post"):
-            envelope = source_envelope(prepared.signal) if self.settings.rms_mix_rate < 1 else None
-            length = prepared.info if self.is_exact else None
-            return finish(rendering, envelope, self.settings, length=length, path=self.workspace.finished)
+    def _finished(self, rendering: Rendering, prepared: Prepared) -> Finished:
+        envelope = np.load(self.workspace.envelope) if self.settings.rms_mix_rate < 1 else None
+        return Finished(rendering, envelope, self.settings, length=prepared.info if self.is_exact else None)
 
-    def _summary(self, prepared: _Prepared, finished: Finished, n_segments: int, started: float) -> ConversionReport:
+    def _summary(self, prepared: Prepared, finished: Finished, n_segments: int, started: float) -> ConversionReport:
         warnings = [*prepared.warnings, *finished.warnings]
         if self.settings.index_rate > 0 and self.index is None:
             warnings.append(f"voice {self.voice.name} has no index: nothing is retrieved")
         return ConversionReport(
             samples_in=prepared.info.frames,
             rate_in=prepared.info.sample_rate,
-            samples_out=finished.wave.samples,
+            samples_out=finished.samples,
             rate_out=finished.sample_rate,
             segments=n_segments,
             stage_seconds=self.clock.seconds,
             wall_seconds=time.perf_counter() - started,
-            peak_rss_bytes=peak_rss(),
+            peak_rss_bytes=self.resident.peak(),
             peak_device_bytes=self.backend.peak_memory(),
             seed=self.settings.seed,
             dialect=self.rules.name,
@@ -282,13 +282,7 @@ class Conversion:
             versions={"rvc-batch": __version__, "python": platform.python_version()},
         )
 
-    def _report(self, stage: str, samples_done: int, prepared: _Prepared) -> None:
-        self.progress(Progress(stage, samples_done / SAMPLE_RATE_16K, prepared.signal.samples / SAMPLE_RATE_16K))
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.clock.add(stage, time.perf_counter() - started)
+    def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:
+        total = prepared.signal.samples
+        known = samples_done / total if share is None else share
+        self.progress(Progress(stage, samples_done / SAMPLE_RATE_16K, total / SAMPLE_RATE_16K, known))

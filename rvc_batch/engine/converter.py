@@ -13,14 +13,16 @@ from rvc_batch.engine import loudness
 from rvc_batch.engine.audio_io import decode_to_scratch
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Workspace, conversion_key
-from rvc_batch.engine.conversion import MIN_SAMPLES, V2_LAYER, Conversion, Inspect, Progress, Request
+from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress, Request
 from rvc_batch.engine.dialect import Dialect, dialect_named
 from rvc_batch.engine.filters import highpass_to_file
+from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K
 from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.preparation import MIN_SAMPLES
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.engine.tiling import DEFAULT_SIZES, WorkSizes
+from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.engine.types import ConversionReport, PitchTrack
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
@@ -28,15 +30,25 @@ from rvc_batch.errors import SettingsInvalid
 __all__ = ["V2_LAYER", "Converter", "Progress"]
 
 RESIDENT_INDEXES = 4
+PITCH_ALONE = WorkSizes(tile_frames=TILE_RANGE[1], pitch_tile_frames=PITCH_TILE_RANGE[1])  # no voice is involved
 
 
 class Converter:
     """Converts files with one backend; keeps a few indexes warm between calls."""
 
-    def __init__(self, backend: Backend, *, scratch: Path, sizes: WorkSizes = DEFAULT_SIZES) -> None:
-        """Use `backend`, put temporary files below `scratch`, work in pieces of `sizes`."""
+    def __init__(
+        self, backend: Backend, *, scratch: Path, memory_limit: int | None = None, sizes: WorkSizes | None = None
+    ) -> None:
+        """Use `backend` and put temporary files below `scratch`.
+
+        Args:
+            memory_limit: for the resident size of the process in bytes; with one, a single voice and a single index
+                stay loaded. None takes the default sizes and keeps a few of each.
+            sizes: to work in, whatever the limit; None lets the limit decide.
+        """
         self.backend = backend
         self._scratch = scratch
+        self._memory_limit = memory_limit
         self._sizes = sizes
         self._indexes: dict[tuple[Path, int, int, int], FeatureIndex] = {}
 
@@ -50,7 +62,7 @@ class Converter:
         rules: Dialect | None = None,
         workspace: Path | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
-        inspect: Inspect = lambda _name, _array: None,
+        inspect: Inspect | None = None,
     ) -> ConversionReport:
         """Convert one file; `target` is complete when this returns and absent when it raises.
 
@@ -59,7 +71,7 @@ class Converter:
             workspace: folder in which an interrupted conversion is kept, so that the next call with the same source,
                 voice and settings goes on from the last segment border with the same bytes; None keeps nothing. It is
                 removed when the conversion is complete.
-            progress: called at every segment border; may raise to stop the conversion.
+            progress: called at every segment border and window of the pitch network; may raise to stop the conversion.
             inspect: called with named intermediate arrays, for parity reports.
 
         Raises:
@@ -75,9 +87,11 @@ class Converter:
         is_done = False
         try:
             chosen = rules or dialect_named(settings.dialect)
-            engine = f"{self.backend.name} {self.backend.networks_sha256}"
+            sizes = self.plan(voice, chosen)
+            # other sizes give the same audio up to rounding, which is not the same bytes
+            engine = f"{self.backend.name} {self.backend.networks_sha256} {sizes}"
             key = conversion_key(source, voice, settings, engine, str(chosen))
-            request = Request(voice, settings, chosen, self._sizes, key, progress, inspect)
+            request = Request(voice, settings, chosen, sizes, key, progress, inspect)
             index = self.index_for(voice) if settings.index_rate > 0 else None
             report = Conversion(self.backend, index, place, request).run(source, target)
             is_done = True
@@ -90,6 +104,28 @@ class Converter:
             self.backend.release()
         return report
 
+    def plan(self, voice: Voice, rules: Dialect) -> WorkSizes:
+        """Return the sizes to work in for a voice, and hold the backend to what goes with them.
+
+        Raises:
+            SettingsInvalid: the memory limit is too small; says the least that works.
+        """
+        if self._sizes is not None:
+            return self._sizes
+        index_bytes = voice.index.stat().st_size if voice.index else 0
+        needs = Needs.of(
+            self.backend.appetite,
+            self.backend.content_config,
+            self.backend.pitch_config,
+            voice.config,
+            loaded=self.backend.networks_bytes + voice.checkpoint.stat().st_size + index_bytes,
+            rules=rules,
+        )
+        plan = plan_memory(self._memory_limit, needs)
+        if self._memory_limit is not None:
+            self.backend.limit_memory(cache_bytes=plan.cache_bytes, voices=1)
+        return plan.sizes
+
     def index_for(self, voice: Voice) -> FeatureIndex | None:
         """Return the voice's index, kept warm; None when it has none."""
         if voice.index is None:
@@ -98,7 +134,7 @@ class Converter:
         key = (voice.index, stat.st_size, stat.st_mtime_ns, stat.st_ino)  # a replaced file is another index
         index = self._indexes.pop(key, None) or FeatureIndex(voice.index)
         self._indexes[key] = index
-        while len(self._indexes) > RESIDENT_INDEXES:
+        while len(self._indexes) > (RESIDENT_INDEXES if self._memory_limit is None else 1):
             self._indexes.pop(next(iter(self._indexes)))
         return index
 
@@ -111,9 +147,9 @@ class Converter:
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pitch-", dir=self._scratch) as name:
             folder = Path(name)
-            decoded = decode_to_scratch(source, folder / "decoded.f64", MIN_SAMPLES)
+            decoded = decode_to_scratch(source, folder / "decoded.f32", MIN_SAMPLES)
             gain = loudness.input_gain(decoded.info.peak)
             signal = highpass_to_file(decoded.signal, folder / "filtered.f64", gain)
-            track = track_pitch(self.backend, signal, rules, self._sizes)
+            track = track_pitch(self.backend, signal, rules, PITCH_ALONE, progress=lambda _: None)
         context = rules.pad // HOP_16K
         return track.cut(context, context + 1 + signal.samples // HOP_16K)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soxr
@@ -19,7 +19,7 @@ from rvc_batch.engine.types import F32, F64
 BLOCK = 1 << 18  # samples per block: 16 s at 16 kHz
 ORDER, CUTOFF_HZ, RATE_HZ = 5, 48.0, 16_000  # RVC infer/vc/pipeline.py @ 4338f12
 PAD = 3 * (ORDER + 1)  # scipy's default odd extension of filtfilt
-FLOAT64 = np.dtype("<f8")
+FLOAT32, FLOAT64 = np.dtype("<f4"), np.dtype("<f8")
 
 
 def resample_blocks(blocks: Iterable[F32], rate_in: int, rate_out: int, quality: str = "VHQ") -> Iterator[F32]:
@@ -34,14 +34,16 @@ def resample_blocks(blocks: Iterable[F32], rate_in: int, rate_out: int, quality:
 
 
 class ScratchSignal:
-    """A mono float64 signal at 16 kHz in a file, readable anywhere with reflection beyond both ends.
+    """A mono signal at 16 kHz in a file, readable anywhere with reflection beyond both ends.
 
     The file is opened for each read: nothing has to be closed, whatever goes wrong in between.
     """
 
-    def __init__(self, path: Path, samples: int) -> None:
+    def __init__(self, path: Path, samples: int, stored: np.dtype[Any] = FLOAT64) -> None:
+        """Read the first `samples` samples of `path`, which holds numbers of the type `stored`."""
         self._path = path
         self._samples = samples
+        self._stored = stored
 
     @property
     def samples(self) -> int:
@@ -63,12 +65,21 @@ class ScratchSignal:
         return inside
 
     def _read_inside(self, start: int, stop: int) -> F64:
-        return np.fromfile(self._path, FLOAT64, count=stop - start, offset=start * FLOAT64.itemsize)
+        stored = np.fromfile(self._path, self._stored, count=stop - start, offset=start * self._stored.itemsize)
+        wave: F64 = stored.astype(np.float64, copy=False)
+        return wave
 
     def blocks(self, size: int = BLOCK) -> Iterator[F64]:
         """Yield the signal once, in order."""
         for at in range(0, self._samples, size):
             yield self._read_inside(at, min(at + size, self._samples))
+
+    def rewritten(self, path: Path, stored: np.dtype[Any]) -> ScratchSignal:
+        """Return the same signal in the file `path`, in numbers of the type `stored`."""
+        with path.open("wb") as out:
+            for block in self.blocks():
+                out.write(block.astype(stored).tobytes())
+        return ScratchSignal(path, self._samples, stored)
 
     def remove(self) -> None:
         """Remove the file."""

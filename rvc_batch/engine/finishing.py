@@ -1,19 +1,19 @@
 """What happens to a rendered signal before it is a file: loudness mix, resampling, exact length, peak, encoding.
 
-Three passes over float32 scratch, each in blocks: mix and resample (the peak is known at its end), then scale and
-encode. Source of the order: RVC infer/vc/pipeline.py @ 4338f12.
+Two passes over the rendered float32 scratch, each in blocks: mix and resample to learn the peak, then the same again,
+scaled and encoded. Doing it twice costs less than a second copy of the signal on disk.
+Source of the order: RVC infer/vc/pipeline.py @ 4338f12.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rvc_batch.engine import loudness
-from rvc_batch.engine.audio_io import BlockWriter, FloatScratch, output_rate
+from rvc_batch.engine.audio_io import BLOCK_SAMPLES, BlockWriter, FloatScratch, output_rate
 from rvc_batch.engine.dialect import Quantise, dialect_named
 from rvc_batch.engine.filters import ScratchSignal, resample_blocks
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
@@ -76,14 +76,44 @@ class Rendering:
         self._wave.remove()
 
 
-@dataclass(frozen=True)
 class Finished:
-    """A signal ready to be encoded."""
+    """A rendering with its loudness mixed, resampled and brought to length; computed each time it is read."""
 
-    wave: FloatScratch
-    sample_rate: int
-    peak: float
-    warnings: tuple[str, ...]
+    def __init__(
+        self, rendering: Rendering, envelope: F64 | None, settings: ConversionSettings, *, length: AudioInfo | None
+    ) -> None:
+        """Describe the signal; nothing is computed yet.
+
+        Args:
+            envelope: loudness of the source; None when it is not mixed.
+            length: of the source, to be matched exactly by padding with silence or cutting; None keeps what was
+                rendered.
+        """
+        asked = settings.resample_rate or rendering.sample_rate
+        self.sample_rate = rate = output_rate(settings.output_format, asked)
+        self.warnings = () if rate == asked else (f"MP3 knows no {asked} Hz: the output has {rate} Hz",)
+        if length is None:  # upstream's resampler rounds up
+            self.samples = -(-rendering.samples * rate // rendering.sample_rate)
+        else:
+            self.samples = round(length.frames * rate / length.sample_rate)
+        self._rendering, self._envelope, self._rms_mix_rate = rendering, envelope, settings.rms_mix_rate
+
+    def blocks(self) -> Iterator[F32]:
+        """Yield the signal once, in order."""
+        mixed = self._rendering.mixed(self._envelope, self._rms_mix_rate)
+        done = 0
+        for block in resample_blocks(mixed, self._rendering.sample_rate, self.sample_rate, OUTPUT_RESAMPLER):
+            kept = block[: self.samples - done]
+            done += kept.size
+            yield kept
+        while done < self.samples:
+            silence = np.zeros(min(self.samples - done, BLOCK_SAMPLES), np.float32)
+            done += silence.size
+            yield silence
+
+    def peak(self) -> float:
+        """Return the greatest magnitude; reads the whole signal."""
+        return max((float(np.abs(block).max(initial=0.0)) for block in self.blocks()), default=0.0)
 
 
 def source_envelope(signal: ScratchSignal) -> F64:
@@ -94,52 +124,21 @@ def source_envelope(signal: ScratchSignal) -> F64:
     return meter.envelope()
 
 
-def finish(
-    rendering: Rendering,
-    envelope: F64 | None,
-    settings: ConversionSettings,
-    *,
-    length: AudioInfo | None,
-    path: Path,
-) -> Finished:
-    """Mix, resample and bring to length.
+def encode(finished: Finished, peak: float, settings: ConversionSettings, target: Path) -> None:
+    """Scale a too loud signal to 0.99 and write the file.
 
     Args:
-        envelope: of the source; None when loudness is not mixed.
-        length: of the source, to be matched exactly; None keeps what was rendered.
-        path: scratch file for the result.
-    """
-    asked = settings.resample_rate or rendering.sample_rate
-    rate = output_rate(settings.output_format, asked)
-    warnings = () if rate == asked else (f"MP3 knows no {asked} Hz: the output has {rate} Hz",)
-    if length is None:  # upstream's resampler rounds up
-        wanted = -(-rendering.samples * rate // rendering.sample_rate)
-    else:
-        wanted = round(length.frames * rate / length.sample_rate)
-    wave = FloatScratch(path)
-    peak = 0.0
-    mixed = rendering.mixed(envelope, settings.rms_mix_rate)
-    for block in resample_blocks(mixed, rendering.sample_rate, rate, OUTPUT_RESAMPLER):
-        kept = block[: wanted - wave.samples]
-        peak = max(peak, float(np.abs(kept).max(initial=0.0)))
-        wave.write(kept)
-    if wave.samples < wanted:
-        wave.write(np.zeros(wanted - wave.samples, np.float32))
-    return Finished(wave, rate, peak, warnings)
-
-
-def encode(finished: Finished, settings: ConversionSettings, target: Path) -> None:
-    """Scale a too loud signal to 0.99 and write the file.
+        peak: of `finished`.
 
     Raises:
         DiskFull: no space left.
     """
-    gain = loudness.output_gain(finished.peak)
+    gain = loudness.output_gain(peak)
     subtype = OUTPUT_FORMATS[settings.output_format][2]
     quantise = dialect_named(settings.dialect).quantise
-    writer = BlockWriter(target, settings.output_format, finished.sample_rate, finished.wave.samples)
+    writer = BlockWriter(target, settings.output_format, finished.sample_rate, finished.samples)
     try:
-        for block in finished.wave.blocks():
+        for block in finished.blocks():
             if quantise is Quantise.INT16 and subtype == "PCM_16":
                 writer.write(loudness.to_pcm16(block, gain))
             else:

@@ -1,13 +1,14 @@
 """Salience of a long signal in windows: flat memory, and nearly the result of one pass over the whole.
 
-The convolutions (U-Net) run in tiles with their computed halo, which is exact. The recurrent layer is carried forward
+The convolutions (U-Net) run in tiles with their computed halo, which is exact: how long the tiles are is a matter of
+memory alone. The recurrent layer goes in windows that are part of the result and therefore fixed: it is carried forward
 exactly; backwards it starts LOOK_AHEAD_FRAMES after what is kept, by when it has forgotten where it started (measured
-in docs/pitch-windows.md). A signal that fits into one window takes one pass.
+in docs/pitch-windows.md). A signal of up to WHOLE_FRAMES takes one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,25 @@ from rvc_batch.engine.tiling import WorkSizes, pitch_halo, tiles
 from rvc_batch.engine.types import F32, F64, PitchTrack
 
 LOOK_AHEAD_FRAMES = 512  # 5.1 s
+WINDOW_FRAMES = 8_192
+WHOLE_FRAMES = 12_000
 MEL_MARGIN_FRAMES = 4  # half a window of 1024 samples
+
+
+@dataclass(frozen=True)
+class PitchWindows:
+    """How the recurrent layer hears a long signal, in frames; tests use others than the published ones.
+
+    kept: per window. look_ahead: heard backwards beyond what is kept, at most a window. whole: up to so many there is
+    one window.
+    """
+
+    kept: int = WINDOW_FRAMES
+    look_ahead: int = LOOK_AHEAD_FRAMES
+    whole: int = WHOLE_FRAMES
+
+
+PUBLISHED_WINDOWS = PitchWindows()
 
 
 class PaddedSignal(Protocol):
@@ -51,10 +70,23 @@ class _Reflected:
         return self.signal.read(start - self.pad, stop - self.pad)
 
 
-def track_pitch(backend: Backend, signal: Signal, rules: Dialect, sizes: WorkSizes) -> PitchTrack:
-    """Return f0 of the signal with one pad of reflection on both sides, 1 + (samples + 2 · pad) // 160 frames."""
-    blocks = salience_blocks(backend, _Reflected(signal, rules.pad), rules.mel_padding, sizes)
-    return PitchTrack(np.concatenate([decode_salience(block).f0 for block in blocks]))
+def track_pitch(
+    backend: Backend, signal: Signal, rules: Dialect, sizes: WorkSizes, *, progress: Callable[[float], None]
+) -> PitchTrack:
+    """Return f0 of the signal with one pad of reflection on both sides, 1 + (samples + 2 · pad) // 160 frames.
+
+    Args:
+        progress: told the share that is done, 0–1, after each window; may raise to stop.
+    """
+    padded = _Reflected(signal, rules.pad)
+    n_frames = 1 + padded.samples // HOP_16K
+    f0 = np.zeros(n_frames, np.float32)
+    done = 0
+    for block in salience_blocks(backend, padded, rules.mel_padding, sizes):
+        f0[done : done + block.shape[0]] = decode_salience(block).f0
+        done += block.shape[0]
+        progress(done / n_frames)
+    return PitchTrack(f0)
 
 
 def salience_blocks(
@@ -62,28 +94,29 @@ def salience_blocks(
     signal: PaddedSignal,
     padding: MelPadding,
     sizes: WorkSizes,
-    *,
-    look_ahead: int = LOOK_AHEAD_FRAMES,
+    windows: PitchWindows = PUBLISHED_WINDOWS,
 ) -> Iterator[F32]:
-    """Yield salience [n, 360] of consecutive frames, 1 + samples // 160 in all.
-
-    Args:
-        look_ahead: frames the backward recurrence hears beyond what is kept, at most a window.
-    """
+    """Yield salience [n, 360] of consecutive frames, 1 + samples // 160 in all."""
     n_frames = 1 + signal.samples // HOP_16K
-    if n_frames <= sizes.pitch_whole_frames:
+    is_whole = n_frames <= windows.whole
+    if is_whole and n_frames <= sizes.pitch_tile_frames:
         wave = signal.read(0, signal.samples).astype(np.float32)
         yield backend.pitch_salience(wave, padding=padding)
         return
-    planes = _planes(backend, signal, padding, n_frames, sizes.pitch_window_frames)
-    yield from _recurrent(backend, planes, look_ahead, n_frames)
+    planes = _planes(backend, signal, padding, n_frames, sizes.pitch_tile_frames)
+    yield from _recurrent(backend, _rows(planes, n_frames if is_whole else windows.kept), windows.look_ahead, n_frames)
 
 
-def _planes(backend: Backend, signal: PaddedSignal, padding: MelPadding, n_frames: int, window: int) -> Iterator[F32]:
-    """Yield what the recurrent layer hears, tile by tile, for all frames rounded up to a multiple of 32."""
+def _planes(
+    backend: Backend, signal: PaddedSignal, padding: MelPadding, n_frames: int, tile_frames: int
+) -> Iterator[F32]:
+    """Yield what the recurrent layer hears, tile by tile, for all frames rounded up to a multiple of 32.
+
+    tile_frames: frames kept per tile, a multiple of 32.
+    """
     cell = backend.pitch_config.frame_multiple
     total = -(-n_frames // cell) * cell
-    for tile in tiles(0, total, total, window, pitch_halo(backend.pitch_config)):
+    for tile in tiles(0, total, total, tile_frames, pitch_halo(backend.pitch_config)):
         mel = _mel(backend, signal, tile.first, min(tile.last, n_frames), n_frames)
         missing = tile.last - tile.first - mel.shape[0]
         if missing:
@@ -100,8 +133,22 @@ def _mel(backend: Backend, signal: PaddedSignal, first: int, last: int, n_frames
     return mel[first - low : last - low]
 
 
+def _rows(blocks: Iterator[F32], size: int) -> Iterator[F32]:
+    """Cut a stream of rows anew into blocks of `size`, the last one shorter."""
+    held: list[F32] = []
+    missing = size
+    for block in blocks:
+        while block.shape[0] >= missing:
+            yield np.concatenate([*held, block[:missing]])
+            held, block, missing = [], block[missing:], size
+        held.append(block)
+        missing -= block.shape[0]
+    if missing < size:
+        yield np.concatenate(held)
+
+
 def _recurrent(backend: Backend, planes: Iterator[F32], look_ahead: int, n_frames: int) -> Iterator[F32]:
-    """Run the recurrent layer over a stream of planes, one tile behind so that it can hear ahead."""
+    """Run the recurrent layer over a stream of windows, one window behind so that it can hear ahead."""
     state = np.zeros(backend.pitch_config.gru_hidden, np.float32)
     done = 0
     current = next(planes)

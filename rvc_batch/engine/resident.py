@@ -26,9 +26,14 @@ class ResidentVoices(Generic[Network]):
         if network is None:
             network = self._load(checkpoint)
         self._networks[checkpoint] = network
-        while len(self._networks) > self._capacity:
-            self._networks.popitem(last=False)
+        self.keep(self._capacity)
         return network
+
+    def keep(self, capacity: int) -> None:
+        """Keep at most so many networks from now on."""
+        self._capacity = capacity
+        while len(self._networks) > capacity:
+            self._networks.popitem(last=False)
 
     @property
     def current(self) -> Network:

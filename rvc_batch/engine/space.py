@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rvc_batch.engine.audio_io import FLOAT32
+from rvc_batch.engine.filters import FLOAT32
 from rvc_batch.engine.settings import OUTPUT_FORMATS
 from rvc_batch.errors import DiskFull
 
@@ -24,7 +24,7 @@ def check_space(target: Path, scratch: Path, *, seconds: float, rates: tuple[int
 
     Args:
         target: the result; its folder exists.
-        scratch: the folder of the conversion's temporary files.
+        scratch: the folder of the conversion's temporary files; the prepared input is in it already.
         seconds: length of the audio, in s.
         rates: of the rendering and of the result, in Hz.
         output_format: as `ConversionSettings.output_format`.
@@ -32,7 +32,7 @@ def check_space(target: Path, scratch: Path, *, seconds: float, rates: tuple[int
     Raises:
         DiskFull: it does not fit; names the volume and both numbers.
     """
-    rendered = int(seconds * sum(rates) * FLOAT32.itemsize)  # the rendering, and the finished signal beside it
+    rendered = int(seconds * rates[0] * FLOAT32.itemsize)
     encoded = int(seconds * rates[1] * _WIDTHS[OUTPUT_FORMATS[output_format][2]])
     wanted: dict[int, int] = {}
     places: dict[int, Path] = {}

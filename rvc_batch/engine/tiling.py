@@ -15,22 +15,19 @@ from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, R
 FLOW_REACH = N_FLOWS * FLOW_LAYERS * (FLOW_KERNEL - 1) // 2  # frames, both sides
 PRE_REACH = 7 // 2  # conv_pre, in frames
 POST_REACH = 7 // 2  # conv_post, in output samples
+SHAPE_STEP = 32  # frames
 
 
 @dataclass(frozen=True)
 class WorkSizes:
-    """How much is computed at once; bounds memory and never changes what comes out.
+    """How much is computed at once; bounds memory and changes what comes out by no more than rounding.
 
-    tile_frames: kept frames per tile of flow and generator. pitch_window_frames: kept per window of the pitch network,
-    a multiple of 32. pitch_whole_frames: up to so many the pitch network takes the signal in one pass.
+    tile_frames: kept frames per tile of flow and generator. pitch_tile_frames: kept per tile of the pitch network's
+    convolutions, a multiple of 32.
     """
 
     tile_frames: int = 1_000
-    pitch_window_frames: int = 8_192
-    pitch_whole_frames: int = 12_000
-
-
-DEFAULT_SIZES = WorkSizes()
+    pitch_tile_frames: int = 8_192
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,30 @@ def tiles(start: int, stop: int, total: int, size: int, halo: Halo) -> Iterator[
             keep_first=keep_first,
             keep_last=min(keep_first + size, stop),
         )
+
+
+def few_lengths(frames: int) -> int:
+    """Round a number of frames up to one of few: to a multiple of 32, from 512 on by a sixteenth at most."""
+    step = max(SHAPE_STEP, 1 << max((frames - 1).bit_length() - 5, 0))
+    return -(-frames // step) * step
+
+
+def synthesis_tiles(start: int, stop: int, total: int, size: int, halo: Halo) -> Iterator[Tile]:
+    """Cover frames start:stop of a segment of `total` frames by tiles of one shape, out of few shapes for all segments.
+
+    The tiles keep equal parts, at most `size` frames each, and read a number of frames that `few_lengths` gives. Where
+    a segment is shorter than that, its tile reaches beyond its end, at most to `few_lengths(total)`: what lies there is
+    nobody's context as long as the segment's own context is as long as the halo. Where that is shorter, the tile ends
+    with the segment, whatever its shape.
+    """
+    n_tiles = -(-(stop - start) // size)
+    kept = -(-(stop - start) // n_tiles)
+    span = few_lengths(min(kept + halo.before + halo.after, total))
+    if stop + halo.after > total:
+        span = min(span, total)
+    for keep_first in range(start, stop, kept):
+        first = max(min(keep_first - halo.before, total - span), 0)
+        yield Tile(first, first + span, keep_first, min(keep_first + kept, stop))
 
 
 def synthesis_halo(config: SynthesizerConfig) -> Halo:

@@ -6,7 +6,11 @@ framework tensor ever leaves a backend.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I16 = npt.NDArray[np.int16]
 I64 = npt.NDArray[np.int64]
+Array = TypeVar("Array", F32, I64)
 
 # The pitch code is a mel scale cut into 255 steps between these (RVC, infer/vc/pipeline.py).
 F0_MIN_HZ, F0_MAX_HZ = 50.0, 1100.0
@@ -160,12 +165,16 @@ class SynthesisInputs:
         return int(self.content.shape[0])
 
     def cut(self, start: int, stop: int) -> SynthesisInputs:
-        """Return frames start:stop, with what belongs to them of pitch and source."""
+        """Return frames start:stop, with what belongs to them of pitch and source.
+
+        Beyond the end follow frames of zeros that do not count.
+        """
         hop = self.source.size // max(self.frames, 1)
+        missing = max(stop - max(self.frames, start), 0)
         return SynthesisInputs(
-            content=self.content[start:stop],
-            coarse=self.coarse[start:stop],
-            source=self.source[start * hop : stop * hop],
+            content=_extended(self.content[start:stop], missing),
+            coarse=_extended(self.coarse[start:stop], missing if self.coarse.size else 0),
+            source=_extended(self.source[start * hop : stop * hop], missing * hop),
             speaker=self.speaker,
             valid=min(max(self.valid - start, 0), stop - start),
         )
@@ -175,15 +184,27 @@ class SynthesisInputs:
         return (np.arange(self.frames) < self.valid).astype(np.float32)
 
 
+def _extended(values: Array, rows: int) -> Array:
+    """Append rows of zeros; nothing is copied when there are none."""
+    if not rows:
+        return values
+    return np.concatenate([values, np.zeros((rows, *values.shape[1:]), values.dtype)])
+
+
 @dataclass
 class StageClock:
     """Wall seconds per stage, in the order the stages were first entered."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Add to a stage."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add what happens inside to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,13 @@ class EngineRenderer:
     def __init__(self, home: Home, settings: Settings) -> None:
         from rvc_batch.engine.backend import open_backend
         from rvc_batch.engine.converter import Converter
+        from rvc_batch.engine.dialect import dialect_named
 
         self._store = _store(home)
         self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
-        self._converter = Converter(self._backend, scratch=home.state / "scratch")
+        limit = settings.worker.memory_limit_bytes()
+        self._converter = Converter(self._backend, scratch=home.state / "scratch", memory_limit=limit)
+        self._rules = dialect_named(settings.conversion_settings().dialect)
         self._preferred = settings.worker.warm_voice or settings.default_voice
         self._warm: dict[str, None] = {}
         self.device, self.backend = self._backend.device, self._backend.name
@@ -116,11 +119,16 @@ class EngineRenderer:
         """Run every stage once with the configured voice, else the first of the library that can be used.
 
         A broken voice is its own jobs' trouble: without a usable one nothing is warmed up.
+
+        Raises:
+            SettingsInvalid: the memory limit is too small for the networks.
         """
         names = self._store.voice_names()
         for name in sorted(names, key=lambda n: n != self._preferred):
             try:
-                self._backend.warm_up(self._store.voice(name))
+                voice = self._store.voice(name)
+                self._converter.plan(voice, self._rules)
+                self._backend.warm_up(voice)
             except ModelError as e:
                 logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
             else:

@@ -96,7 +96,12 @@ def test_stopping_at_a_segment_border_leaves_nothing_behind(tmp_path: Path) -> N
 
     with pytest.raises(Stopped):
         convert(tmp_path, speechlike(8_000, 8_000 * 60), 8_000, progress=stop_at_second_segment)
-    assert [p.stage for p in seen] == ["pitch", "synth", "synth"]
+    assert [(p.stage, p.stage_share) for p in seen] == [
+        ("pitch", 0.0),
+        ("pitch", 1.0),
+        ("synth", 0.0),
+        ("synth", pytest.approx(seen[-1].seconds_done / 60)),
+    ]
     assert seen[-1].seconds_total == 60
     assert not (tmp_path / "out.wav").exists()
     assert not list((tmp_path / "scratch").iterdir())
@@ -213,12 +218,12 @@ def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:
     assert second.count == 60
 
 
-@pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "filtered.f64"])
+@pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "energies.f64", "signal.f32", "envelope.npy"])
 def test_a_damaged_workspace_costs_time_and_nothing_else(tmp_path: Path, damage: str) -> None:
     wave = speechlike(8_000, 8_000 * 60)
     whole, _, _ = convert(tmp_path, wave, 8_000)
     interrupted(tmp_path, wave, 8_000, 30)
-    if damage == "filtered.f64":
+    if damage in ("signal.f32", "envelope.npy"):
         (tmp_path / "work" / damage).unlink()
     else:
         (tmp_path / "work" / damage).write_bytes(b"{")

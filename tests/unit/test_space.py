@@ -35,14 +35,14 @@ def check(folder: Path, **changes: Any) -> None:
     check_space(folder / "out.wav", folder, **asked)
 
 
-NEEDED = int(1.2 * 100 * (88_000 * 4 + 48_000 * 2)) + (1 << 20)
+NEEDED = int(1.2 * 100 * (40_000 * 4 + 48_000 * 2)) + (1 << 20)
 
 
 def test_one_volume_must_hold_rendering_and_result_together(tmp_path: Path, free: Callable[[Free], None]) -> None:
     free(lambda _: NEEDED)
     check(tmp_path)
     free(lambda _: NEEDED - 1)
-    with pytest.raises(DiskFull, match=rf"100 s of audio need 55 MB on the volume of {tmp_path}, 55 MB are free"):
+    with pytest.raises(DiskFull, match=rf"100 s of audio need 32 MB on the volume of {tmp_path}, 32 MB are free"):
         check(tmp_path)
 
 
@@ -60,7 +60,7 @@ def test_each_of_two_volumes_must_hold_its_part(
 
     monkeypatch.setattr(Path, "stat", on_two)
     encoded = int(1.2 * 100 * 48_000 * 2) + (1 << 20)
-    rendered = int(1.2 * 100 * 88_000 * 4) + (1 << 20)
+    rendered = int(1.2 * 100 * 40_000 * 4) + (1 << 20)
     asked = {"seconds": 100.0, "rates": (40_000, 48_000), "output_format": "wav"}
     for short, room in ((None, 0), (outbox, encoded), (scratch, rendered)):
         free(lambda path, short=short, room=room: room - 1 if path == short else 10**12)

@@ -17,6 +17,7 @@ from mlx import nn
 
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.memory import Appetite
 from rvc_batch.engine.mlx_nets.hubert import Hubert
 from rvc_batch.engine.mlx_nets.layers import canonical_shapes, load_canonical
 from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 CPU_CACHE_BYTES = 512 << 20
 GPU_CACHE_BYTES = 1 << 30
 
+# benchmarks/memory_model.py measures these; the factors are rounded up
+APPETITE = Appetite(process=300 << 20, stages=96 << 20, scores=1.2, content=4.0, pitch=12.0, prior=20.0, decode=22.0)
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -44,16 +48,18 @@ class MlxBackend:
     """The networks in MLX, on the default device."""
 
     name = "mlx"
+    appetite = APPETITE
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
-        self.device = _set_up_device()
+        self.device, self._cache_bytes = _set_up_device()
         content_header = read_header(hubert, NetworkKind.HUBERT)
         content = content_header.config
         assert isinstance(content, HubertConfig)
-        self._content_config = content
+        self.content_config = content
         self._content = _load(Hubert(content), hubert)
         pitch_header = read_header(rmvpe, NetworkKind.RMVPE)
         self.networks_sha256 = f"{content_header.source_sha256} {pitch_header.source_sha256}"
+        self.networks_bytes = hubert.stat().st_size + rmvpe.stat().st_size
         pitch = pitch_header.config
         assert isinstance(pitch, RmvpeConfig)
         self.pitch_config = pitch
@@ -67,7 +73,7 @@ class MlxBackend:
 
     def content(self, wave: F32, *, layer: int, project: bool) -> F32:
         """See `Backend.content`."""
-        check_content_request(wave, layer, self._content_config)
+        check_content_request(wave, layer, self.content_config)
         return _numpy(self._content(mx.array(wave), layer=layer, project=project))
 
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
@@ -117,7 +123,7 @@ class MlxBackend:
 
     def content_stages(self, wave: F32) -> dict[str, F32]:
         """See `Backend.content_stages`."""
-        check_content_request(wave, 1, self._content_config)
+        check_content_request(wave, 1, self.content_config)
         return {name: _numpy(x) for name, x in self._content.stages(mx.array(wave)).items()}
 
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
@@ -129,7 +135,7 @@ class MlxBackend:
         """See `Backend.warm_up`."""
         self.load_voice(voice)
         wave = np.zeros(SAMPLE_RATE_16K, np.float32)
-        self.content(wave, layer=self._content_config.n_layers, project=True)
+        self.content(wave, layer=self.content_config.n_layers, project=True)
         self.pitch_salience(wave, padding=MelPadding.ZEROS)
         x = silent_inputs(voice.config, 100)
         mean, _ = self.encode_prior(x)
@@ -143,7 +149,13 @@ class MlxBackend:
 
     def memory(self) -> DeviceMemory:
         """See `Backend.memory`."""
-        return DeviceMemory(mx.get_active_memory(), mx.get_cache_memory(), _cache_limit(self.device))
+        return DeviceMemory(mx.get_active_memory(), mx.get_cache_memory(), self._cache_bytes)
+
+    def limit_memory(self, *, cache_bytes: int, voices: int) -> None:
+        """See `Backend.limit_memory`."""
+        self._cache_bytes = cache_bytes
+        mx.set_cache_limit(cache_bytes)
+        self._voices.keep(voices)
 
     def release(self) -> None:
         """See `Backend.release`."""
@@ -170,15 +182,13 @@ def device_name() -> str:
     return "cpu" if is_cpu else str(mx.device_info()["device_name"])
 
 
-def _set_up_device() -> str:
+def _set_up_device() -> tuple[str, int]:
+    """Return the name of the device and the bytes of freed buffers that are kept on it."""
     name = device_name()
-    mx.set_cache_limit(_cache_limit(name))
+    cache = CPU_CACHE_BYTES if name == "cpu" else GPU_CACHE_BYTES
+    mx.set_cache_limit(cache)
     logger.info("mlx on %s: %.0f GFLOP/s in a 512 by 512 matrix product", name, matmul_gflops())
-    return name
-
-
-def _cache_limit(device: str) -> int:
-    return CPU_CACHE_BYTES if device == "cpu" else GPU_CACHE_BYTES
+    return name, cache
 
 
 def _load(network: Network, path: Path) -> Network:

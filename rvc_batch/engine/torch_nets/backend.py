@@ -17,6 +17,7 @@ from torch import nn
 
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.memory import Appetite
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
@@ -30,6 +31,9 @@ from rvc_batch.engine.voice import Voice
 
 __all__ = ["TorchBackend", "matmul_gflops"]
 
+# benchmarks/memory_model.py measures these; the factors are rounded up
+APPETITE = Appetite(process=450 << 20, stages=96 << 20, scores=1.2, content=4.0, pitch=12.0, prior=20.0, decode=22.0)
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -37,16 +41,18 @@ class TorchBackend:
     """The networks in torch, on the CPU."""
 
     name = "torch"
+    appetite = APPETITE
     device = "cpu"
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
         content_header = read_header(hubert, NetworkKind.HUBERT)
         content = content_header.config
         assert isinstance(content, HubertConfig)
-        self._content_config = content
+        self.content_config = content
         self._content = _load(lambda: Hubert(content), hubert)
         pitch_header = read_header(rmvpe, NetworkKind.RMVPE)
         self.networks_sha256 = f"{content_header.source_sha256} {pitch_header.source_sha256}"
+        self.networks_bytes = hubert.stat().st_size + rmvpe.stat().st_size
         pitch = pitch_header.config
         assert isinstance(pitch, RmvpeConfig)
         self.pitch_config = pitch
@@ -61,7 +67,7 @@ class TorchBackend:
     @torch.inference_mode()
     def content(self, wave: F32, *, layer: int, project: bool) -> F32:
         """See `Backend.content`."""
-        check_content_request(wave, layer, self._content_config)
+        check_content_request(wave, layer, self.content_config)
         return _numpy(self._content(_tensor(wave), layer=layer, project=project)[0])
 
     @torch.inference_mode()
@@ -121,7 +127,7 @@ class TorchBackend:
     @torch.inference_mode()
     def content_stages(self, wave: F32) -> dict[str, F32]:
         """See `Backend.content_stages`."""
-        check_content_request(wave, 1, self._content_config)
+        check_content_request(wave, 1, self.content_config)
         return {name: _numpy(x[0]) for name, x in self._content.stages(_tensor(wave)).items()}
 
     @torch.inference_mode()
@@ -135,7 +141,7 @@ class TorchBackend:
         """See `Backend.warm_up`."""
         self.load_voice(voice)
         wave = np.zeros(SAMPLE_RATE_16K, np.float32)
-        self.content(wave, layer=self._content_config.n_layers, project=True)
+        self.content(wave, layer=self.content_config.n_layers, project=True)
         self.pitch_salience(wave, padding=MelPadding.ZEROS)
         x = silent_inputs(voice.config, 100)
         mean, _ = self.encode_prior(x)
@@ -147,6 +153,10 @@ class TorchBackend:
 
     def memory(self) -> None:
         """See `Backend.memory`."""
+
+    def limit_memory(self, *, cache_bytes: int, voices: int) -> None:
+        """See `Backend.limit_memory`; torch keeps no cache on the CPU."""
+        self._voices.keep(voices)
 
     def release(self) -> None:
         """See `Backend.release`; torch keeps no cache on the CPU."""

@@ -18,6 +18,7 @@ from mlx.utils import tree_flatten  # noqa: E402
 
 from rvc_batch.engine.mlx_nets import layers, streamed  # noqa: E402
 from rvc_batch.engine.mlx_nets.generator import Generator  # noqa: E402
+from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer  # noqa: E402
 from rvc_batch.engine.network_config import SynthesizerConfig  # noqa: E402
 
 CONFIG = SynthesizerConfig(
@@ -110,6 +111,25 @@ def test_generator_over_spans_equals_its_plain_form(
     monkeypatch.undo()
     monkeypatch.setattr(layers, "SPAN_FLOATS", span_floats)
     np.testing.assert_allclose(generator(z, source, speaker), plain, atol=2e-6)
+
+
+def test_fused_flow_and_generator_of_a_gpu_equal_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Synthesizer(CONFIG)
+    shapes = layers.canonical_shapes(plain)
+    tensors = {key: 0.1 * normal(i, *shape) for i, (key, shape) in enumerate(sorted(shapes.items()))}
+    layers.load_canonical(plain, tensors)
+    monkeypatch.setattr(layers, "_on_cpu", lambda: False)
+    on_gpu = Synthesizer(CONFIG)
+    layers.load_canonical(on_gpu, tensors)
+    for frames, valid in ((23, 23), (23, 20), (31, 31)):  # a second trace, and one used again
+        latent, source = mx.array(normal(1, frames, 6)), mx.array(normal(2, frames * 160))
+        z = on_gpu.reverse_flow(latent, 0, valid)
+        audio = on_gpu.generate(z, source, 0)
+        mx.eval(z, audio)
+        with monkeypatch.context() as cpu:
+            cpu.setattr(layers, "_on_cpu", lambda: True)
+            np.testing.assert_allclose(z, plain.reverse_flow(latent, 0, valid), atol=1e-5)
+            np.testing.assert_allclose(audio, plain.generate(z, source, 0), atol=2e-6)
 
 
 def test_rows_outside_of_a_signal_are_zero() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 import numpy as np
@@ -37,6 +37,7 @@ __all__ = [
     "attention",
     "canonical_shapes",
     "frame_mask",
+    "fused",
     "gated",
     "gelu",
     "leaky_relu",
@@ -428,6 +429,20 @@ def relative_attention(
         near = mx.take_along_axis(weights, mx.broadcast_to(column, (q.shape[0], *column.shape)), axis=2)
         blocks.append(weights @ v + mx.where(inside, near, 0.0) @ near_values)
     return mx.concatenate(blocks, axis=1)
+
+
+def fused(network: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """Return the network; on a GPU as one whose elementwise operations are fused between the convolutions.
+
+    It must take arrays only. Each shape of them is traced once and kept, and so are the weights at that time.
+    """
+
+    def run(*arrays: mx.array) -> mx.array:  # no module: as an attribute it is no second child of its owner
+        return network(*arrays)
+
+    # on a CPU fusing needs a compiler, and the layers leave little to fuse
+    chosen: Callable[..., mx.array] = run if _on_cpu() else mx.compile(run)
+    return chosen
 
 
 def span_rows(channels: int) -> int:

@@ -12,7 +12,7 @@ from mlx import nn
 from rvc_batch.engine.mlx_nets.encoder import TextEncoder
 from rvc_batch.engine.mlx_nets.flow import Flow
 from rvc_batch.engine.mlx_nets.generator import Generator
-from rvc_batch.engine.mlx_nets.layers import Embedding, frame_mask
+from rvc_batch.engine.mlx_nets.layers import Embedding, frame_mask, fused
 from rvc_batch.engine.network_config import SynthesizerConfig
 
 __all__ = ["Synthesizer"]
@@ -27,6 +27,7 @@ class Synthesizer(nn.Module):
         self.flow = Flow(config)
         self.dec = Generator(config)
         self.emb_g = Embedding(config.n_speakers, config.gin_channels)
+        self._reverse_flow, self._generate = fused(self.flow), fused(self.dec)
 
     def prior(self, content: mx.array, coarse: mx.array, valid: int) -> tuple[mx.array, mx.array]:
         """Return mean and log standard deviation [T, C] for content [T, D] and pitch codes [T]."""
@@ -36,12 +37,12 @@ class Synthesizer(nn.Module):
     def reverse_flow(self, latent: mx.array, speaker: int, valid: int) -> mx.array:
         """Return z [T, C] for a sample of the prior; both are zero from frame `valid` on."""
         mask = frame_mask(latent.shape[0], valid)
-        z: mx.array = self.flow(latent * mask, mask, self._speaker(speaker))
+        z: mx.array = self._reverse_flow(latent * mask, mask, self._speaker(speaker))
         return z
 
     def generate(self, z: mx.array, source: mx.array, speaker: int) -> mx.array:
         """Return audio [T·hop] for z [T, C] and source [T·hop]."""
-        audio: mx.array = self.dec(z, source, self._speaker(speaker))
+        audio: mx.array = self._generate(z, source, self._speaker(speaker))
         return audio
 
     def _speaker(self, speaker: int) -> mx.array:

@@ -26,7 +26,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 SPEECH = ROOT / "tests" / "golden" / "inputs" / "long_100s.flac"
 VOICES = {"tiny": "v2_40k_f0_feat48", "full": "v2_40k_f0"}

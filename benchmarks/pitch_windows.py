@@ -19,7 +19,7 @@ import soundfile as sf
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.memory import CHECKPOINTS, SPEECH, make_networks  # noqa: E402
 from rvc_batch.engine.backend import open_backend  # noqa: E402

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.measuring import machine_facts, write_result  # noqa: E402
 from rvc_batch.db.engine import open_writer  # noqa: E402

@@ -15,6 +15,7 @@ from rvc_batch.db.schema import arrivals, attempts, events, jobs, meta, stage_ti
 
 Statement: TypeAlias = Any  # SQLAlchemy's own type spells out every column
 
+ACTIVE_STATES = ("ingesting", "queued", "running")
 WARM_PATIENCE_S = 600.0  # a job that waited longer goes before jobs whose voice is loaded
 
 
@@ -23,24 +24,60 @@ def in_state(state: str) -> sa.ColumnElement[bool]:
     return jobs.c.state == sa.literal_column(f"'{state}'")
 
 
-def claim_order(now: float, warm_voice: str | None = None) -> tuple[sa.ColumnElement[Any], ...]:
-    """Return the order in which queued jobs run: priority, then waited too long, then voice loaded, then age."""
-    if warm_voice is None:
-        return jobs.c.priority.desc(), jobs.c.id.asc()
-    turn = sa.case((jobs.c.queued_at <= now - WARM_PATIENCE_S, 0), (jobs.c.voice == warm_voice, 1), else_=2)
-    return jobs.c.priority.desc(), turn.asc(), jobs.c.id.asc()
+# One row by its number, or by its fence: running, by this worker, under this claim. What an UPDATE sets are the other
+# parameters it is given. Built once, because building one takes several times as long as running it.
+_FENCE = (
+    jobs.c.id == sa.bindparam("of_job"),
+    in_state("running"),
+    jobs.c.worker_id == sa.bindparam("of_worker"),
+    jobs.c.claim_no == sa.bindparam("of_claim"),
+)
+_THIS_ATTEMPT = (
+    attempts.c.job_id == sa.bindparam("of_job"),
+    attempts.c.claim_no == sa.bindparam("of_claim"),
+    attempts.c.outcome.is_(None),
+)
+JOB: Statement = jobs.select().where(jobs.c.id == sa.bindparam("of_job"))
+CHANGE_JOB: Statement = sa.update(jobs).where(jobs.c.id == sa.bindparam("of_job")).returning(*jobs.c)
+FENCED: Statement = jobs.select().where(*_FENCE)
+CHANGE_FENCED: Statement = sa.update(jobs).where(*_FENCE).returning(*jobs.c)
+BEAT: Statement = sa.update(jobs).where(*_FENCE).returning(jobs.c.cancel_requested)
+NEW_JOBS: Statement = jobs.insert().returning(jobs.c.id, sort_by_parameter_order=True)
+NEW_ATTEMPT: Statement = attempts.insert()
+END_ATTEMPT: Statement = sa.update(attempts).where(*_THIS_ATTEMPT).returning(attempts.c.id)
+TIMINGS: Statement = stage_timings.insert()
+JOURNAL: Statement = events.insert()
+JOBS: Statement = jobs.select().where(jobs.c.id.in_(sa.bindparam("of_jobs", expanding=True))).order_by(jobs.c.id)
+CHANGE_JOBS: Statement = (
+    sa.update(jobs).where(jobs.c.id.in_(sa.bindparam("of_jobs", expanding=True))).returning(*jobs.c)
+)
+ACTIVE_BY_KEY: Statement = sa.select(jobs.c.dedupe_key, jobs.c.id).where(
+    jobs.c.dedupe_key.in_(sa.bindparam("of_keys", expanding=True)), sa.or_(*map(in_state, ACTIVE_STATES))
+)
+BUDGET: Statement = sa.select(jobs.c.budget).where(jobs.c.id == sa.bindparam("of_job"))
+AT_WORK: Statement = sa.select(jobs.c.public_id).where(sa.or_(*map(in_state, ACTIVE_STATES)))
+OWNED_NAMES: Statement = sa.select(jobs.c.output_key).where(
+    jobs.c.output_key.in_(sa.bindparam("of_names", expanding=True))
+)
 
 
-def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | None) -> Statement:
+IN_TURN = (jobs.c.priority.desc(), jobs.c.id.asc())  # how queued jobs run when no voice is preferred
+_WARM_TURN = sa.case(
+    (jobs.c.queued_at <= sa.bindparam("of_overdue"), 0), (jobs.c.voice == sa.bindparam("of_voice"), 1), else_=2
+)
+
+
+def _claim(*order: sa.ColumnElement[Any]) -> Statement:
     """Take the first job that may run: one conditional UPDATE that returns the row, or nothing.
 
     What an earlier claim meant to publish stays: it may have got there, on a volume that is away just now.
     In this shape the row lock, which SQLite does not know, is dropped harmlessly; SELECT-then-UPDATE would claim twice.
+    Parameters: of_time, worker_id, lease_until, started_at.
     """
     first = (
         sa.select(jobs.c.id)
-        .where(in_state("queued"), jobs.c.run_after <= now)
-        .order_by(*claim_order(now, warm_voice))
+        .where(in_state("queued"), jobs.c.run_after <= sa.bindparam("of_time"))
+        .order_by(*order)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -52,14 +89,19 @@ def claim(now: float, *, worker_id: str, lease_until: float, warm_voice: str | N
             state="running",
             claim_no=jobs.c.claim_no + 1,
             attempt=jobs.c.attempt + 1,
-            worker_id=worker_id,
-            lease_until=lease_until,
-            started_at=now,
+            worker_id=sa.bindparam("worker_id"),
+            lease_until=sa.bindparam("lease_until"),
+            started_at=sa.bindparam("started_at"),
             stage=None,
             progress_done=0.0,
         )
         .returning(*jobs.c)
     )
+
+
+CLAIM = _claim(*IN_TURN)
+# Priority, then waited too long (queued before of_overdue), then voice loaded (of_voice), then age.
+CLAIM_WARM = _claim(jobs.c.priority.desc(), _WARM_TURN.asc(), jobs.c.id.asc())
 
 
 def listing(
@@ -106,12 +148,7 @@ def running_lines() -> Statement:
 
 def next_lines(now: float, limit: int) -> Statement:
     """Select what `status` shows of the jobs that run next."""
-    return (
-        sa.select(*LINE)
-        .where(in_state("queued"))
-        .order_by((jobs.c.run_after > now).asc(), *claim_order(now))
-        .limit(limit)
-    )
+    return sa.select(*LINE).where(in_state("queued")).order_by((jobs.c.run_after > now).asc(), *IN_TURN).limit(limit)
 
 
 def failed_lines(limit: int) -> Statement:
@@ -210,6 +247,9 @@ def queued_count() -> Statement:
 def meta_value(key: str) -> Statement:
     """Select what is stored under this key."""
     return sa.select(meta.c.value).where(meta.c.key == key)
+
+
+META: Statement = sa.select(meta.c.value).where(meta.c.key == sa.bindparam("of_key"))
 
 
 def all_arrivals() -> Statement:

@@ -93,6 +93,15 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Complete:
+    """A file that is to become a job, by its path below the inbox."""
+
+    rel: bytes
+    look: Look
+    container: Container
+
+
+@dataclass(frozen=True)
 class Judgement:
     """A verdict and, in words for the status display, why."""
 

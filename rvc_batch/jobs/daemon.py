@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 DAEMON_LOCK = "daemon.lock"
 TICK_SECONDS = 1.0
+BEAT_SECONDS = 0.25  # at least, between two heartbeats: short jobs make many ticks
 BACKUP_SECONDS = 3600.0
 PRUNE_SECONDS = 3600.0
 PATIENCE_STARTS = 3  # with `until_idle`: failed starts of the worker after which it is pointless to wait
@@ -146,7 +147,7 @@ class Daemon:
         heartbeat: HeartbeatFile,
         watching: threading.Thread,
     ) -> None:
-        swept, pruned = time.monotonic(), float("-inf")
+        swept, pruned, beat = time.monotonic(), float("-inf"), float("-inf")
         stopping = 0
         while not supervisor.has_stopped:
             error = None
@@ -155,7 +156,7 @@ class Daemon:
                     queue.check_file()  # before anything is written into a file that was deleted
                 supervisor.tick(TICK_SECONDS)
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
-                    sources.sweep(lambda number: _find(queue, number))
+                    sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
                     back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
                     swept = time.monotonic()
                     if swept - pruned >= PRUNE_SECONDS:
@@ -171,7 +172,9 @@ class Daemon:
                 logger.exception("the daemon goes on after an unexpected error")
                 time.sleep(TICK_SECONDS)
             self._note(error or watcher.status().error or _start_trouble(supervisor))
-            self._beat(heartbeat, supervisor, watcher)
+            if time.monotonic() - beat >= BEAT_SECONDS:
+                self._beat(heartbeat, supervisor, watcher)
+                beat = time.monotonic()
             if watching.is_alive() or stopping:  # a slow look at the inbox is no dead one
                 self._options.on_beat()
             if self._signals > stopping:
@@ -279,7 +282,7 @@ def recover(home: Home, queue: Queue, ingest: Ingest, sources: Sources) -> None:
     for job in queue.release_orphans():
         logger.info("job %d: its daemon died, now %s", job.id, job.state)
     failpoint(RECOVERY_RELEASED)
-    sources.sweep(lambda number: _find(queue, number))
+    sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
     sources.tidy()
     if removed:
         logger.info("%d unfinished results of killed workers removed", removed)

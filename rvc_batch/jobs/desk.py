@@ -36,6 +36,7 @@ class _Running:
     stage: str = "load"
     done: float = 0.0
     total: float = 0.0
+    is_again: bool = False  # it was tried to deliver it before
     cancelled: bool = False  # the worker was told to stop it
     lost: bool = False  # another claim owns it now
 
@@ -187,10 +188,11 @@ class Desk:
 
     def _deliver(self, running: _Running, rendered: Rendered) -> Job:
         """Publish a result; if the outbox cannot be written, give the job back and let the queue wait."""
-        report = rendered.report
+        report, job = rendered.report, running.job
         failpoint(PUBLISH_HEARD)
-        # a call that failed may have reserved another name; the fence stays that of our own claim
-        job = dataclasses.replace(running.job, output_rel=self._queue.get(running.job.id).output_rel)
+        if running.is_again:  # the call that failed may have reserved another name; the fence is that of our own claim
+            job = dataclasses.replace(job, output_rel=self._queue.get(job.id).output_rel)
+        running.is_again = True
         try:
             self._check_outbox()
             done = publish.deliver(

@@ -12,12 +12,14 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from rvc_batch.errors import DiskFull, EnvironmentFault, FolderGone
 from rvc_batch.jobs.output_names import candidates
 
 BLOCK_BYTES = 1 << 20
+SYNC_THREADS = 16  # ext4: 0.5 ms a file, against 1 ms with four and 2 to 9 ms with one
 READ_ONLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # never follow a link, never wait for a FIFO
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -67,6 +69,20 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(fd)
+
+
+def sync_all(*, files: Sequence[Path] = (), folders: Sequence[Path] = ()) -> None:
+    """Make the content of closed files and the names in folders survive power loss, all of them when it returns.
+
+    They are asked for at once: a file system writes what several threads wait for in one transaction of its journal.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # here, because `status` reads this file and needs no threads
+
+    with ThreadPoolExecutor(min(SYNC_THREADS, max(1, len(files) + len(folders)))) as pool:
+        waiting = [pool.submit(sync_path, file) for file in files]
+        waiting += [pool.submit(sync_folder, folder) for folder in folders]
+    for done in waiting:
+        done.result()
 
 
 def write_whole(path: Path, data: bytes, *, durable: bool) -> None:

@@ -13,7 +13,8 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rvc_batch.errors import (
@@ -27,7 +28,7 @@ from rvc_batch.errors import (
 )
 from rvc_batch.home import Home
 from rvc_batch.jobs import containers, durable, publish
-from rvc_batch.jobs.arrival import Look
+from rvc_batch.jobs.arrival import Complete, Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.failpoints import (
     INGEST_FOLDER,
@@ -48,6 +49,44 @@ from rvc_batch.jobs.sources import Sources, companions, renamed
 logger = logging.getLogger(__name__)
 
 STAGE = "ingest"
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """A file of the inbox that has settled."""
+
+    rel: bytes
+    look: Look
+    seconds: float | None
+    refusal: RvcBatchError | None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was hashed, with what is asked for it."""
+
+    path: Path
+    request: Request | RvcBatchError
+    new: NewJob
+
+
+@dataclass
+class _Taking:
+    """A file that has a row, on its way from the inbox into the queue."""
+
+    job: Job
+    path: Path
+    request: Request | RvcBatchError
+    outcome: Job | RvcBatchError | None = None
+
+    @property
+    def result(self) -> Job | RvcBatchError:
+        assert self.outcome is not None, "every file has an outcome by now"
+        return self.outcome
+
+    @property
+    def is_to_be_queued(self) -> bool:
+        return self.job.state is not JobState.DUPLICATE and not isinstance(self.request, RvcBatchError)
 
 
 class Ingest:
@@ -74,23 +113,34 @@ class Ingest:
         for job in list(self._stranded.values()):
             try:
                 self._recover(job)
-            except (InputUnreadable, SourceGone) as e:
-                logger.error("job %d: %s", job.id, e)  # the job has failed and says why
             except OSError as e:
                 reason = InputUnreadable(f"the accepted copy of {job.source_name} cannot be read ({e.strerror})")
                 logger.error("job %d: %s", job.id, reason)
                 self._queue.reject(job.id, _recorded(reason), actor="recovery")
             del self._stranded[job.id]
 
-    def accept(self, rel: bytes, look: Look, container: Container) -> Job:
-        """Take a complete file. A file nothing can be done with becomes a failed job with the reason.
+    def accept_all(self, files: Sequence[Complete]) -> list[Job | RvcBatchError]:
+        """Take complete files. They share every transaction and every wait for the disk; each step is done for all.
+
+        A file nothing can be done with becomes a failed job with the reason.
+
+        Returns:
+            for each file its job, or why it is no job and still in the inbox: SourceChanged (it must settle again),
+            InputUnreadable (it cannot be moved), SourceGone.
 
         Raises:
-            SourceChanged: it changed since `look`; it must settle again.
-            InputUnreadable: it cannot be moved out of the inbox, where it stays.
-            EnvironmentFault: the machine is at fault; try again later.
+            EnvironmentFault: the machine is at fault. Files that have a row go on with `resume`, the others are still
+                in the inbox; try again later.
         """
-        return self._take(rel, look, container.seconds, None)
+        return self._take([_Offer(file.rel, file.look, file.container.seconds, None) for file in files])
+
+    def accept(self, rel: bytes, look: Look, container: Container) -> Job:
+        """Take one complete file.
+
+        Raises:
+            as `accept_all`, and what it returns where there is no job.
+        """
+        return _only(self.accept_all([Complete(rel, look, container)]))
 
     def refuse(self, rel: bytes, look: Look, error: RvcBatchError) -> Job:
         """Take a file that will never be complete, as a failed job.
@@ -98,109 +148,135 @@ class Ingest:
         Raises:
             as `accept`.
         """
-        return self._take(rel, look, None, error)
+        return _only(self._take([_Offer(rel, look, None, error)]))
 
-    def _take(self, rel: bytes, look: Look, seconds: float | None, error: RvcBatchError | None) -> Job:
-        path = self._inbox_path(rel)
-        failpoint(INGEST_SETTLED)
-        sha256 = _hash_unchanged(path, look)
-        failpoint(INGEST_HASHED)
-        request = error or self._request_of(path, rel)
-        wanted = Request("", self._choices().settings) if isinstance(request, RvcBatchError) else request
-        job = self._queue.submit(
-            NewJob(
-                source_name=display_name(rel),
-                source_rel=rel,
-                size=look.size,
-                mtime_ns=look.mtime_ns,
-                device=look.device,
-                inode=look.inode,
-                content_sha256=sha256,
-                voice=wanted.voice,
-                settings=wanted.settings,
-                output_rel=output_rel(rel, wanted.settings),
-                max_attempts=self._max_attempts,
-                seconds_in=seconds,
-            ),
-            taken=lambda name: publish.is_taken(self._home.outbox, name),
+    def _take(self, offers: Sequence[_Offer]) -> list[Job | RvcBatchError]:
+        choices = self._choices()
+        read = [self._read(offer, choices) for offer in offers]
+        files = [each for each in read if isinstance(each, _Read)]
+        new = self._queue.submit_all(
+            [file.new for file in files], taken=lambda name: publish.is_taken(self._home.outbox, name)
         )
         failpoint(INGEST_SUBMITTED)
+        taking = [_Taking(job, file.path, file.request) for job, file in zip(new, files, strict=True)]
         try:
-            self._move(job, path)
-            return self._admit(job, request)
+            self._move(taking)
+            self._admit(taking)
         except EnvironmentFault:
-            self._stranded[job.id] = job
+            self._stranded |= {each.job.id: each.job for each in taking if each.outcome is None}
             raise
+        outcomes = iter(each.result for each in taking)
+        return [next(outcomes) if isinstance(each, _Read) else each for each in read]
+
+    def _read(self, offer: _Offer, choices: Choices) -> _Read | SourceChanged:
+        path = self._inbox_path(offer.rel)
+        failpoint(INGEST_SETTLED)
+        try:
+            sha256 = _hash_unchanged(path, offer.look)
+        except SourceChanged as e:
+            return e
+        failpoint(INGEST_HASHED)
+        request = offer.refusal or _request_of(path, offer.rel, choices)
+        wanted = Request("", choices.settings) if isinstance(request, RvcBatchError) else request
+        new = NewJob(
+            source_name=display_name(offer.rel),
+            source_rel=offer.rel,
+            size=offer.look.size,
+            mtime_ns=offer.look.mtime_ns,
+            device=offer.look.device,
+            inode=offer.look.inode,
+            content_sha256=sha256,
+            voice=wanted.voice,
+            settings=wanted.settings,
+            output_rel=output_rel(offer.rel, wanted.settings),
+            max_attempts=self._max_attempts,
+            seconds_in=offer.seconds,
+        )
+        return _Read(path, request, new)
 
     def _recover(self, job: Job) -> None:
         source = self._sources.path(job)
         inbox_file = self._inbox_path(job.source_rel)
+        taking = _Taking(job, inbox_file, Request(job.voice, job.settings))
         if not source.is_file():
             if not self._is_source(inbox_file, job):
                 self._queue.reject(job.id, _recorded(_gone(job)), actor="recovery")
                 return
-            self._move(job, inbox_file)
+            self._move([taking])
         else:
             if self._is_source(inbox_file, job):
                 inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
-            self._bring_companions(job, inbox_file)
+            self._complete([taking])
+        if taking.outcome is not None:
+            logger.error("job %d: %s", job.id, taking.outcome)  # the job has failed and says why
+            return
         logger.info("job %d: %s accepted after a restart", job.id, job.source_name)
-        self._admit(job, self._fault_of(source) or self._request_of(source, job.source_rel))
+        taking.request = self._fault_of(source) or _request_of(source, job.source_rel, self._choices())
+        self._admit([taking])
 
-    def _admit(self, job: Job, request: Request | RvcBatchError) -> Job:
-        """Queue a job whose file is in place, or fail it for the reason found."""
+    def _admit(self, taking: Sequence[_Taking]) -> None:
+        """Queue the jobs whose files are in place, or fail them for the reason found."""
         failpoint(INGEST_MOVED)
-        if job.state is JobState.DUPLICATE:
-            logger.info("job %d: %s is at work already as job %s", job.id, job.source_name, job.duplicate_of)
-        elif isinstance(request, RvcBatchError):
-            job = self._queue.reject(job.id, _recorded(request))
-            logger.info("job %d: %s refused: %s %s", job.id, job.source_name, request.code, request)
-        else:
-            job = self._queue.enqueue(job.id)
-            failpoint(INGEST_QUEUED)
+        moved = [each for each in taking if each.outcome is None]
+        good = [each for each in moved if each.is_to_be_queued]
+        for each, job in zip(good, self._queue.enqueue_all([each.job.id for each in good]), strict=True):
+            each.outcome = job
             logger.info("job %d: %s %s for voice %s", job.id, job.source_name, job.state, job.voice)
-        if job.state in TERMINAL:
-            self._sources.settle(job)
-        return job
+        if good:
+            failpoint(INGEST_QUEUED)
+        for each in moved:
+            job = each.job
+            if job.state is JobState.DUPLICATE:
+                logger.info("job %d: %s is at work already as job %s", job.id, job.source_name, job.duplicate_of)
+                each.outcome = job
+            elif isinstance(each.request, RvcBatchError):
+                each.outcome = self._queue.reject(job.id, _recorded(each.request))
+                logger.info("job %d: %s refused: %s %s", job.id, job.source_name, each.request.code, each.request)
+            if isinstance(each.outcome, Job) and each.outcome.state in TERMINAL:
+                self._sources.settle(each.outcome)
 
-    def _move(self, job: Job, path: Path) -> None:
-        """Move a file and what belongs to it into the job's work folder; both names survive power loss.
+    def _move(self, taking: Sequence[_Taking]) -> None:
+        """Move files and what belongs to them into the work folders of their jobs; all names survive power loss.
+
+        A file that cannot be moved is where it was; its job has failed, and its outcome says why.
 
         Raises:
-            InputUnreadable, SourceGone: it cannot be moved; the job has failed and the file is where it was.
             EnvironmentFault: the work folder cannot be written.
         """
-        source = self._sources.path(job)
         try:
-            self._sources.open_folder(job)
+            self._sources.open_folders([each.job for each in taking])
         except OSError as e:
             raise durable.environment_fault(e, self._home.work) from e
         failpoint(INGEST_FOLDER)
-        try:
-            _rename(path, source)
-        except OSError as e:
-            if e.errno in durable.FULL:
-                raise durable.environment_fault(e, self._home.work) from e
-            raise self._unmovable(job, path, e) from e
+        for each in taking:
+            source = self._sources.path(each.job)
+            try:
+                _rename(each.path, source)
+            except OSError as e:
+                if e.errno in durable.FULL:
+                    raise durable.environment_fault(e, self._home.work) from e
+                each.outcome = self._unmovable(each.job, each.path, e)
+                continue
         failpoint(INGEST_TAKEN)
-        self._bring_companions(job, path)
+        self._complete([each for each in taking if each.outcome is None])
 
-    def _bring_companions(self, job: Job, path: Path) -> None:
-        """Let what belongs to a file that is in its work folder follow it there; make all of it durable.
+    def _complete(self, taking: Sequence[_Taking]) -> None:
+        """Let what belongs to files that are in their work folders follow them there; make all of it durable.
 
         Where another file of that name has been dropped since, what lies beside it is that one's.
 
         Raises:
             EnvironmentFault: it cannot be made durable.
         """
-        source = self._sources.path(job)
-        for companion in () if os.path.lexists(path) else companions(path.parent, path.name):
-            with contextlib.suppress(OSError):  # it is gone again; the audio is what counts
-                _rename(companion, source.with_name(renamed(companion.name, path.name, source.name)))
+        for each in taking:
+            source = self._sources.path(each.job)
+            for companion in () if os.path.lexists(each.path) else companions(each.path.parent, each.path.name):
+                with contextlib.suppress(OSError):  # it is gone again; the audio is what counts
+                    _rename(companion, source.with_name(renamed(companion.name, each.path.name, source.name)))
+        folders = [self._sources.folder(each.job) for each in taking]
+        folders += [f for f in dict.fromkeys(each.path.parent for each in taking) if f.is_dir()]  # or removed, empty
         try:
-            durable.sync_folder(source.parent)
-            with contextlib.suppress(FileNotFoundError):  # a producer removed its folder, now that it is empty
-                durable.sync_folder(path.parent)
+            durable.sync_all(folders=folders)
         except OSError as e:
             raise durable.environment_fault(e, self._home.work) from e
 
@@ -215,12 +291,6 @@ class Ingest:
         if job.state is JobState.INGESTING:
             self._sources.settle(self._queue.reject(job.id, _recorded(reason)))
         return reason
-
-    def _request_of(self, source: Path, rel: bytes) -> Request | RvcBatchError:
-        try:
-            return read_request(source, rel, self._choices())
-        except RvcBatchError as e:
-            return e
 
     def _fault_of(self, source: Path) -> RvcBatchError | None:
         """Look again for what `refuse` was called for before the restart."""
@@ -241,6 +311,20 @@ class Ingest:
 
     def _inbox_path(self, rel: bytes) -> Path:
         return self._home.inbox / os.fsdecode(rel)
+
+
+def _request_of(source: Path, rel: bytes, choices: Choices) -> Request | RvcBatchError:
+    try:
+        return read_request(source, rel, choices)
+    except RvcBatchError as e:
+        return e
+
+
+def _only(outcomes: Sequence[Job | RvcBatchError]) -> Job:
+    (outcome,) = outcomes
+    if isinstance(outcome, RvcBatchError):
+        raise outcome
+    return outcome
 
 
 def truncated(name: str, container: Container) -> InputTruncated:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,13 +24,14 @@ from rvc_batch.db.faults import missing
 from rvc_batch.db.migrate import bring_up_to_date, require_current
 from rvc_batch.db.schema import attempts, jobs
 from rvc_batch.errors import JobStateConflict, RetryClass
+from rvc_batch.jobs import submission
 from rvc_batch.jobs.history import History
 from rvc_batch.jobs.models import CRASHED_CODE, TERMINAL, Heartbeat, Job, JobError, JobState, NewJob, Outcome
 from rvc_batch.jobs.output_names import candidates, output_key
 from rvc_batch.jobs.reading import Jobs
-from rvc_batch.jobs.records import error_values, job_of, values_of
+from rvc_batch.jobs.records import error_values, job_of
 from rvc_batch.jobs.retry_policy import after_crash, after_error
-from rvc_batch.jobs.transitions import abandon, current, end_attempt, expect, follow, journal, lost, move, owned
+from rvc_batch.jobs.transitions import abandon, current, end_attempt, entry, expect, fence, follow, journal, lost, move
 
 if TYPE_CHECKING:
     from rvc_batch.engine.types import ConversionReport
@@ -100,7 +100,19 @@ class Queue(History):
             taken: whether a file of the outbox already has this name.
             actor: for the journal.
         """
-        return self._with_free_name(new.output_rel, taken, partial(self._submit, new=new, actor=actor))
+        return self.submit_all([new], taken=taken, actor=actor)[0]
+
+    def submit_all(self, new: Sequence[NewJob], *, taken: Taken = nothing_taken, actor: str = "watcher") -> Jobs:
+        """Submit several jobs in one transaction, in this order; all have a row afterwards, or none."""
+        free = [(name for name in candidates(job.output_rel) if not taken(name)) for job in new]
+        names = [next(each) for each in free]
+        while new:
+            found = self._db.write(lambda c: submission.submit(c, self._clock(), new=new, names=names, actor=actor))
+            if found.jobs:
+                return found.jobs
+            for number in found.reserved:
+                names[number] = next(free[number])
+        return []
 
     def enqueue(self, job_id: int, *, actor: str = "watcher") -> Job:
         """Make a job claimable now that its file is in place; `cancelled` if that was asked for meanwhile.
@@ -108,14 +120,32 @@ class Queue(History):
         Raises:
             JobStateConflict: the job is not `ingesting`.
         """
+        return self.enqueue_all([job_id], actor=actor)[0]
 
-        def body(c: Connection) -> Job:
-            job, at = self._get(c, job_id), self._clock()
-            expect(job, JobState.INGESTING)
-            to = JobState.CANCELLED if job.cancel_requested else JobState.QUEUED
-            return move(c, at, job, to, actor, queued_at=at)
+    def enqueue_all(self, job_ids: Sequence[int], *, actor: str = "watcher") -> Jobs:
+        """Make several jobs claimable in one transaction.
 
-        return self._db.write(body)
+        Raises:
+            JobStateConflict: one of them is not `ingesting`; nothing was changed.
+        """
+
+        def body(c: Connection) -> Jobs:
+            at, rows = self._clock(), c.execute(statements.JOBS, {"of_jobs": job_ids}).mappings()
+            found = [job_of(row) for row in rows]
+            for missing_id in set(job_ids).difference(job.id for job in found):
+                self._get(c, missing_id)
+            for job in found:
+                expect(job, JobState.INGESTING)
+            ended = {j.id: move(c, at, j, JobState.CANCELLED, actor, queued_at=at) for j in found if j.cancel_requested}
+            queued = [job.id for job in found if not job.cancel_requested]
+            if queued:
+                entries = [entry(at, job_id, JobState.INGESTING, JobState.QUEUED, actor) for job_id in queued]
+                c.execute(statements.JOURNAL, entries)
+                change = {"of_jobs": queued, "state": str(JobState.QUEUED), "queued_at": at}
+                ended |= {row["id"]: job_of(row) for row in c.execute(statements.CHANGE_JOBS, change).mappings()}
+            return [ended[job_id] for job_id in job_ids]
+
+        return self._db.write(body) if job_ids else []
 
     def reject(self, job_id: int, error: JobError, *, actor: str = "watcher") -> Job:
         """Fail a job whose file could not be brought in.
@@ -153,13 +183,18 @@ class Queue(History):
             if self._paused(c).paused:
                 return None
             at = self._clock()
-            claim = statements.claim(at, worker_id=worker_id, lease_until=at + lease_seconds, warm_voice=warm_voice)
-            row = c.execute(claim).mappings().one_or_none()
+            values = {"of_time": at, "worker_id": worker_id, "lease_until": at + lease_seconds, "started_at": at}
+            if warm_voice is None:
+                claim = c.execute(statements.CLAIM, values)
+            else:
+                overdue = at - statements.WARM_PATIENCE_S
+                claim = c.execute(statements.CLAIM_WARM, values | {"of_overdue": overdue, "of_voice": warm_voice})
+            row = claim.mappings().one_or_none()
             if row is None:
                 return None
             job = job_of(row)
             attempt = {"job_id": job.id, "claim_no": job.claim_no, "worker_id": worker_id, "pid": pid}
-            c.execute(attempts.insert().values(**attempt, host=self._host, started_at=at))
+            c.execute(statements.NEW_ATTEMPT, attempt | {"host": self._host, "started_at": at})
             journal(c, at, job.id, JobState.QUEUED, JobState.RUNNING, worker_id, f"claim {job.claim_no}")
             return job
 
@@ -179,9 +214,8 @@ class Queue(History):
         values = {name: value for name, value in progress.items() if value is not None}
 
         def body(c: Connection) -> Heartbeat:
-            lease_until = self._clock() + lease_seconds
-            beat = sa.update(jobs).where(*owned(job)).values(lease_until=lease_until, **values)
-            cancel = c.execute(beat.returning(jobs.c.cancel_requested)).scalar_one_or_none()
+            lease = {"lease_until": self._clock() + lease_seconds}
+            cancel = c.execute(statements.BEAT, fence(job) | lease | values).scalar_one_or_none()
             return Heartbeat(alive=cancel is not None, cancel_requested=bool(cancel))
 
         return self._db.write(body)
@@ -192,10 +226,10 @@ class Queue(History):
         Raises:
             LeaseLost: the job is no longer ours; publish nothing.
         """
-        intent = sa.update(jobs).where(*owned(job)).values(output_sha256=output_sha256, output_size=output_size)
+        intent = fence(job) | {"output_sha256": output_sha256, "output_size": output_size}
 
         def body(c: Connection) -> None:
-            if c.execute(intent.returning(jobs.c.id)).first() is None:
+            if c.execute(statements.BEAT, intent).first() is None:
                 raise lost(job)
 
         self._db.write(body)
@@ -357,7 +391,7 @@ class Queue(History):
             JobNotFound: no job has this number.
             JobStateConflict: the job has already ended.
         """
-        asked = sa.update(jobs).where(jobs.c.id == job_id).values(cancel_requested=True).returning(*jobs.c)
+        asked = {"of_job": job_id, "cancel_requested": True}
 
         def body(c: Connection) -> Job:
             job, at = self._get(c, job_id), self._clock()
@@ -367,7 +401,7 @@ class Queue(History):
                 return move(c, at, job, JobState.CANCELLED, actor)
             if not job.cancel_requested:
                 journal(c, at, job.id, job.state, job.state, actor, "cancel requested")
-            return job_of(c.execute(asked).mappings().one())
+            return job_of(c.execute(statements.CHANGE_JOB, asked).mappings().one())
 
         return self._db.write(body)
 
@@ -389,29 +423,13 @@ class Queue(History):
         results = (self._db.write(partial(body, name=name)) for name in free)
         return next(job for job in results if job is not None)
 
-    def _submit(self, c: Connection, *, name: bytes, new: NewJob, actor: str) -> Job | None:
-        values, at = values_of(new), self._clock()
-        first = self._active_duplicate(c, values["dedupe_key"])
-        if first is None and _is_reserved(c, name):
-            return None
-        values |= {"public_id": secrets.token_hex(6), "output_rel": name, "created_at": at, "run_after": at}
-        if first is None:
-            values |= {"state": str(JobState.INGESTING), "output_key": output_key(name)}
-        else:
-            values |= {"state": str(JobState.DUPLICATE), "duplicate_of": first.id, "finished_at": at}
-        job = job_of(c.execute(jobs.insert().values(**values).returning(*jobs.c)).mappings().one())
-        journal(c, at, job.id, None, JobState.INGESTING, actor)
-        if first is not None:
-            journal(c, at, job.id, JobState.INGESTING, JobState.DUPLICATE, actor, f"of job {first.id}")
-        return job
-
     def _rename(self, c: Connection, *, name: bytes, job: Job) -> Job | None:
         now = current(c, job)
         if _is_reserved(c, name):
             return None
-        renamed = sa.update(jobs).where(*owned(job)).values(output_rel=name, output_key=output_key(name))
+        renamed = fence(job) | {"output_rel": name, "output_key": output_key(name)}
         journal(c, self._clock(), job.id, now.state, now.state, now.worker_id or "", "output name was taken")
-        return job_of(c.execute(renamed.returning(*jobs.c)).mappings().one())
+        return job_of(c.execute(statements.CHANGE_FENCED, renamed).mappings().one())
 
     def _retry(self, c: Connection, *, name: bytes, job_id: int, actor: str) -> Job | None:
         job, at = self._get(c, job_id), self._clock()
@@ -425,7 +443,7 @@ class Queue(History):
         values = {
             "output_rel": name,
             "output_key": output_key(name),
-            "max_attempts": job.attempt + jobs.c.budget,
+            "max_attempts": job.attempt + c.execute(statements.BUDGET, {"of_job": job_id}).scalar_one(),
             "crashes": 0,
             "refunds": 0,
             "run_after": at,

@@ -79,6 +79,10 @@ class QueueReader:
         found = self.list(state=(JobState.RUNNING, JobState.INGESTING))
         return found[::-1]
 
+    def at_work(self) -> frozenset[str]:
+        """Return the public ids of all jobs that have not ended."""
+        return self._db.read(lambda c: frozenset(c.execute(statements.AT_WORK).scalars()))
+
     def counts(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""
 
@@ -143,7 +147,7 @@ class QueueReader:
         return self._db.read(lambda c: str(self._meta(c, VERSION_KEY)))
 
     def _get(self, c: Connection, job_id: int) -> Job:
-        row = c.execute(jobs.select().where(jobs.c.id == job_id)).mappings().one_or_none()
+        row = c.execute(statements.JOB, {"of_job": job_id}).mappings().one_or_none()
         if row is None:
             raise JobNotFound(f"there is no job {job_id}; `rvc-batch jobs` lists them")
         return job_of(row)
@@ -169,4 +173,4 @@ class QueueReader:
 
     @staticmethod
     def _meta(c: Connection, key: str) -> str | None:
-        return c.execute(statements.meta_value(key)).scalar_one_or_none()
+        return c.execute(statements.META, {"of_key": key}).scalar_one_or_none()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.jobs.models import (
@@ -19,7 +20,9 @@ from rvc_batch.jobs.models import (
 from rvc_batch.jobs.output_names import output_key
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import RowMapping as Row
+    from sqlalchemy.engine import RowMapping
+
+    Row: TypeAlias = RowMapping | dict[str, Any]  # by the names of columns
 
 _ERROR_FIELDS = ("code", "type", "message", "stage", "traceback")
 _SAME_NAME = (
@@ -61,17 +64,18 @@ _SAME_NAME = (
 )
 
 
-def dedupe_key(new: NewJob) -> str:
+def dedupe_key(new: NewJob, settings_hash: str) -> str:
     """Return what is equal for the same content, voice, settings and wanted output name.
 
     The name is part of it: the same audio under two names is two results the user asked for.
     """
-    parts = (new.content_sha256, new.voice, new.settings.digest(), output_key(new.output_rel).hex())
+    parts = (new.content_sha256, new.voice, settings_hash, output_key(new.output_rel).hex())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def values_of(new: NewJob) -> dict[str, Any]:
     """Return the columns a new job fills by itself."""
+    settings_hash = new.settings.digest()
     return {
         "priority": new.priority,
         "source_name": new.source_name,
@@ -83,8 +87,8 @@ def values_of(new: NewJob) -> dict[str, Any]:
         "content_sha256": new.content_sha256,
         "voice": new.voice,
         "settings_json": new.settings.to_json(),
-        "settings_hash": new.settings.digest(),
-        "dedupe_key": dedupe_key(new),
+        "settings_hash": settings_hash,
+        "dedupe_key": dedupe_key(new, settings_hash),
         "seconds_in": new.seconds_in,
         "max_attempts": new.max_attempts,
         "budget": new.max_attempts,
@@ -115,11 +119,16 @@ def job_of(row: Row) -> Job:
     """Return a row of `jobs` as a record."""
     return Job(
         state=JobState(row["state"]),
-        settings=ConversionSettings.from_json(row["settings_json"]),
+        settings=_settings_of(row["settings_json"]),
         error=error_of(row),
         warnings=tuple(json.loads(row["warnings_json"])),
         **{name: row[name] for name in _SAME_NAME},
     )
+
+
+@lru_cache(maxsize=256)
+def _settings_of(text: str) -> ConversionSettings:
+    return ConversionSettings.from_json(text)
 
 
 def attempt_of(row: Row, stage_seconds: dict[str, float]) -> Attempt:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from rvc_batch.config import Settings
 from rvc_batch.errors import FolderGone
 from rvc_batch.home import Home
@@ -34,6 +36,8 @@ SAFE_SQLITE = (3, 51, 3)  # before: two connections that checkpoint at once can 
 DESCRIPTORS = 1024
 LOW_SPACE, NO_SPACE = 2 << 30, 200 << 20  # bytes: an hour of audio takes about a gigabyte while it is rendered
 NEEDED_CODECS = ("WAV", "FLAC", "AIFF", "OGG", "MP3")
+STOP_SECONDS = 5.0  # for the check at hand
+CHECK_NAME = ".rvc-batch-check-"  # and the number of the process
 REPEAT_SECONDS = 6 * 3600.0
 
 Starting = Callable[["subprocess.Popen[bytes]"], None]
@@ -106,7 +110,7 @@ class SelfTest:
         if self._process is not None:
             self._process.kill()
         self._asked.set()
-        self._thread.join(1.0)
+        self._thread.join(STOP_SECONDS)
 
     @property
     def record(self) -> SelfTestRecord | None:
@@ -166,8 +170,9 @@ def _folder(folder: Path, check_volume: Callable[[], None] | None) -> Finding:
 
 def why_not_durable(folder: Path) -> OSError | None:
     """Write, sync and rename a hidden file in a folder; return what went wrong."""
-    part, whole = (folder / f".rvc-batch-check-{os.getpid()}.{suffix}" for suffix in ("part", "tmp"))
+    part, whole = (folder / f"{CHECK_NAME}{os.getpid()}.{suffix}" for suffix in ("part", "tmp"))
     try:
+        _remove_left_checks(folder)
         with part.open("wb") as file:
             file.write(b"rvc-batch was here to see whether it can write\n")
             file.flush()
@@ -179,6 +184,14 @@ def why_not_durable(folder: Path) -> OSError | None:
         part.unlink(missing_ok=True)
         return e
     return None
+
+
+def _remove_left_checks(folder: Path) -> None:
+    """Remove the hidden files of checks that were killed; those of a living process are its own."""
+    for left in folder.glob(f"{CHECK_NAME}*"):
+        process = left.name.removeprefix(CHECK_NAME).partition(".")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)
 
 
 def _space(home: Home) -> Iterator[Finding]:

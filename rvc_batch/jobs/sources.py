@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,19 @@ class Sources:
         """
         return self.folder(job) / _work_name(job.source_rel)
 
-    def open_folder(self, job: Job) -> Path:
-        """Create the work folder, with the record of whose it is."""
-        folder = durable.make_folders(self._home.work, Path(job.public_id))
-        record = {"id": job.id, "public_id": job.public_id, "source_rel": os.fsdecode(job.source_rel)}
-        durable.write_whole(folder / RECORD, json.dumps(record).encode(), durable=True)
-        return folder
+    def open_folders(self, jobs: Sequence[Job]) -> None:
+        """Create work folders, each with the record of whose it is.
+
+        Folders and records are durable when it returns; the name of a record is with the next sync of its folder.
+        """
+        records = []
+        for job in jobs:
+            folder = self.folder(job)
+            folder.mkdir(exist_ok=True)
+            record = {"id": job.id, "public_id": job.public_id, "source_rel": os.fsdecode(job.source_rel)}
+            records.append(folder / RECORD)
+            durable.write_whole(records[-1], json.dumps(record).encode(), durable=False)
+        durable.sync_all(files=records, folders=[self._home.work])
 
     def fetch(self, job: Job) -> Path:
         """Return the source of a job that is about to run; that of a retried job comes back from failed/.
@@ -100,14 +107,15 @@ class Sources:
         except OSError as e:
             logger.error("job %d: its source stays in %s for now: %s", job.id, self.folder(job), e)
 
-    def sweep(self, find: Callable[[int], Job | None]) -> None:
+    def sweep(self, find: Callable[[int], Job | None], *, at_work: Collection[str] = ()) -> None:
         """Settle the sources of jobs that ended without it: cancelled while queued, or the daemon died in between.
 
         Args:
             find: the job of a number, or None.
+            at_work: public ids of jobs that have not ended; their folders, of which there may be many, are passed over.
         """
         for folder in sorted(self._home.work.iterdir()):
-            record = _record(folder)
+            record = None if folder.name in at_work else _record(folder)
             if record is None:
                 continue
             job = find(record["id"])
@@ -162,7 +170,7 @@ class Sources:
         found = self.set_aside(job)
         if found is None:
             return False
-        self.open_folder(job)
+        self.open_folders([job])
         for companion in companions(found.parent, found.name):
             durable.link_or_copy(companion, path.with_name(renamed(companion.name, found.name, path.name)))
             companion.unlink()

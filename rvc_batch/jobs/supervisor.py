@@ -332,7 +332,7 @@ class Supervisor:
     def _write(self) -> None:
         if self._desk.is_ending:
             self._desk.write()
-            self._next_claim = self._next_beat = 0.0
+            self._next_claim = 0.0
             if self._state == "busy":
                 self._state = "idle"
 
@@ -379,7 +379,8 @@ class Supervisor:
         warm = self._ready.warm_voices[-1] if self._ready.warm_voices else None
         assignment = self._desk.take(self._worker_id, pid=self._worker.pid, warm_voice=warm)
         if assignment is not None:
-            self._heard_at, self._state, self._next_beat = now, "busy", 0.0
+            self._heard_at, self._state = now, "busy"
+            self._next_beat = min(self._next_beat, now + self._limits.heartbeat)  # the claim itself was a first one
             self._worker.send(assignment)
             failpoint(CLAIM_ASSIGNED)
 

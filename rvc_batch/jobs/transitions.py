@@ -7,25 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from rvc_batch.db import statements
-from rvc_batch.db.schema import attempts, events, jobs, stage_timings
 from rvc_batch.errors import JobStateConflict, LeaseLost
 from rvc_batch.jobs.models import TERMINAL, TRANSITIONS, Job, JobError, JobState, Outcome
 from rvc_batch.jobs.records import error_values, job_of
 from rvc_batch.jobs.retry_policy import NextStep, after_abandonment
 
 
-def owned(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the fence: running, by this worker, under this claim."""
-    return (
-        jobs.c.id == job.id,
-        statements.in_state("running"),
-        jobs.c.worker_id == job.worker_id,
-        jobs.c.claim_no == job.claim_no,
-    )
+def fence(job: Job) -> dict[str, Any]:
+    """Return the parameters of `statements.FENCED`: running, by this worker, under this claim."""
+    return {"of_job": job.id, "of_worker": job.worker_id, "of_claim": job.claim_no}
 
 
 def lost(job: Job) -> LeaseLost:
@@ -39,7 +32,7 @@ def current(c: Connection, job: Job) -> Job:
     Raises:
         LeaseLost: the claim no longer owns it.
     """
-    row = c.execute(jobs.select().where(*owned(job))).mappings().one_or_none()
+    row = c.execute(statements.FENCED, fence(job)).mappings().one_or_none()
     if row is None:
         raise lost(job)
     return job_of(row)
@@ -56,30 +49,29 @@ def expect(job: Job, *states: JobState) -> None:
 
 
 def move(c: Connection, at: float, job: Job, to: JobState, actor: str, note: str = "", **values: Any) -> Job:
-    """Change the state of a row read in this transaction, and journal it."""
+    """Change the state of a row read in this transaction, and journal it; `values` are plain values."""
     assert (job.state, to) in TRANSITIONS, f"{job.state} → {to}"
     values |= {"worker_id": None, "lease_until": None, "cancel_requested": False, "stage": None}
     if to in TERMINAL:
         values |= {"finished_at": at, "output_key": None}
-    moved = sa.update(jobs).where(jobs.c.id == job.id).values(state=str(to), **values).returning(*jobs.c)
     journal(c, at, job.id, job.state, to, actor, note)
-    return job_of(c.execute(moved).mappings().one())
+    moved = c.execute(statements.CHANGE_JOB, {"of_job": job.id, "state": str(to)} | values)
+    return job_of(moved.mappings().one())
 
 
 def journal(
     c: Connection, at: float, job_id: int, from_state: JobState | None, to: JobState, actor: str, note: str = ""
 ) -> None:
     """Append to the journal."""
-    c.execute(
-        events.insert().values(
-            job_id=job_id,
-            at=at,
-            from_state=None if from_state is None else str(from_state),
-            to_state=str(to),
-            actor=actor,
-            note=note,
-        )
-    )
+    c.execute(statements.JOURNAL, entry(at, job_id, from_state, to, actor, note))
+
+
+def entry(
+    at: float, job_id: int, from_state: JobState | None, to: JobState, actor: str, note: str = ""
+) -> dict[str, Any]:
+    """Return a row of the journal."""
+    before = None if from_state is None else str(from_state)
+    return {"job_id": job_id, "at": at, "from_state": before, "to_state": str(to), "actor": actor, "note": note}
 
 
 def end_attempt(
@@ -93,15 +85,14 @@ def end_attempt(
     **values: Any,
 ) -> None:
     """Give the present attempt its one outcome, with stage timings."""
-    mine = (attempts.c.job_id == job.id, attempts.c.claim_no == job.claim_no, attempts.c.outcome.is_(None))
-    ended = sa.update(attempts).where(*mine).values(ended_at=at, outcome=str(outcome), **error_values(error), **values)
-    attempt_id = c.execute(ended.returning(attempts.c.id)).scalar_one()
+    values |= {"ended_at": at, "outcome": str(outcome), "of_job": job.id, "of_claim": job.claim_no}
+    attempt_id = c.execute(statements.END_ATTEMPT, values | error_values(error)).scalar_one()
     timings = [
         {"attempt_id": attempt_id, "seq": seq, "stage": stage, "seconds": max(seconds, 0.0)}
         for seq, (stage, seconds) in enumerate((stage_seconds or {}).items())
     ]
     if timings:
-        c.execute(stage_timings.insert(), timings)
+        c.execute(statements.TIMINGS, timings)
 
 
 def follow(

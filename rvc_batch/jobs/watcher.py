@@ -12,7 +12,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +33,7 @@ from watchdog.observers import Observer
 from rvc_batch.config import WatchSettings
 from rvc_batch.errors import EnvironmentFault, InputEmpty, InputUnreadable, RvcBatchError, SourceChanged, SourceGone
 from rvc_batch.jobs import containers, durable
-from rvc_batch.jobs.arrival import ArrivalRule, Inspection, Judgement, Look, Track, Verdict, judge
-from rvc_batch.jobs.containers import Container
+from rvc_batch.jobs.arrival import ArrivalRule, Complete, Inspection, Judgement, Look, Track, Verdict, judge
 from rvc_batch.jobs.ingest import truncated
 from rvc_batch.jobs.listing import Listing, list_inbox
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, Job
@@ -48,13 +47,14 @@ NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smbfs", "smb3", "afpfs", "web
 READY = (Verdict.INSPECT, Verdict.ACCEPT, Verdict.EMPTY, Verdict.TRUNCATED)  # to be taken, one way or another
 DRAINING = "the box drains: nothing new is taken until `rvc-batch resume`"
 MAX_ARRIVALS = 1000  # of those shown
+GROUP_FILES, GROUP_BYTES = 256, 64_000_000  # taken together; more would keep the first of them waiting
 
 
 class Intake(Protocol):
     """What takes complete files (`jobs.ingest.Ingest`)."""
 
     def resume(self) -> None: ...
-    def accept(self, rel: bytes, look: Look, container: Container) -> Job: ...
+    def accept_all(self, files: Sequence[Complete]) -> list[Job | RvcBatchError]: ...
     def refuse(self, rel: bytes, look: Look, error: RvcBatchError) -> Job: ...
 
 
@@ -169,50 +169,68 @@ class Watcher:
         self._judgements = {rel: judge(track, now, rule) for rel, track in self._tracks.items()}
 
     def _take_complete(self) -> None:
-        """Take what is ready, the longest known first; one bad file never holds up the others."""
-        for rel in sorted(self._tracks, key=lambda r: (self._tracks[r].first_seen, r)):
+        """Take what is ready, the longest known first, in groups; one bad file never holds up the others."""
+        ready = [rel for rel, judgement in self._judgements.items() if judgement.verdict in READY]
+        ready.sort(key=lambda rel: (self._tracks[rel].first_seen, rel))
+        group, size = list[Complete](), 0
+        for rel in ready:
             if self._stop.is_set():
                 return
-            if self._judgements[rel].verdict in READY:
-                self._take(rel, self._tracks[rel])
+            complete = self._look_inside(rel)
+            if complete is not None:
+                group.append(complete)
+                size += complete.look.size
+            if len(group) == GROUP_FILES or size >= GROUP_BYTES:
+                self._hand_over(group)
+                group, size = [], 0
+        self._hand_over(group)
 
     def _hold_back(self) -> None:
         for rel, judgement in self._judgements.items():
             if judgement.verdict in READY:
                 self._judgements[rel] = Judgement(Verdict.SETTLING, DRAINING)
 
-    def _take(self, rel: bytes, track: Track) -> None:
-        now = self._monotonic()
+    def _look_inside(self, rel: bytes) -> Complete | None:
+        """Look inside a settled file; return it if it is complete, refuse it if it will never be."""
+        now, track = self._monotonic(), self._tracks[rel]
         try:
             if track.inspection is None and track.look.size:
                 track = track.inspected(self._inspect(rel, track.look))
             judgement = judge(track, now, self._rule())
             self._tracks[rel], self._judgements[rel] = track, judgement
-            if judgement.verdict in (Verdict.ACCEPT, Verdict.EMPTY, Verdict.TRUNCATED):
-                self._hand_over(rel, track, judgement.verdict)
-                self._forget(rel)
-                self._on_taken()
-        except SourceChanged as e:
-            logger.debug("%s: %s", display_name(rel), e)
-            self._tracks[rel] = track.restarted(now)
-        except SourceGone:
-            self._forget(rel)
-        except InputUnreadable as e:
-            logger.warning("%s", e)
-            self._tracks[rel] = track.inspected(Inspection(unreadable=str(e)))
-            self._judgements[rel] = judge(self._tracks[rel], now, self._rule())
+            container = track.inspection.container if track.inspection else None
+            if judgement.verdict is Verdict.ACCEPT:
+                assert container is not None
+                return Complete(rel, track.look, container)
+            if judgement.verdict is Verdict.TRUNCATED:
+                assert container is not None
+                self._note(rel, self._intake.refuse(rel, track.look, truncated(display_name(rel), container)))
+            elif judgement.verdict is Verdict.EMPTY:
+                empty = InputEmpty(f"{display_name(rel)} has zero bytes; copy it again")
+                self._note(rel, self._intake.refuse(rel, track.look, empty))
+        except (SourceChanged, SourceGone, InputUnreadable) as e:
+            self._note(rel, e)
+        return None
 
-    def _hand_over(self, rel: bytes, track: Track, verdict: Verdict) -> None:
-        name = display_name(rel)
-        if verdict is Verdict.EMPTY:
-            self._intake.refuse(rel, track.look, InputEmpty(f"{name} has zero bytes; copy it again"))
-            return
-        assert track.inspection is not None
-        assert track.inspection.container is not None
-        if verdict is Verdict.TRUNCATED:
-            self._intake.refuse(rel, track.look, truncated(name, track.inspection.container))
+    def _hand_over(self, group: list[Complete]) -> None:
+        if group:
+            for file, outcome in zip(group, self._intake.accept_all(group), strict=True):
+                self._note(file.rel, outcome)
+            self._on_taken()
+
+    def _note(self, rel: bytes, outcome: Job | RvcBatchError) -> None:
+        """Stop following a file that was taken or is gone; go on with one that could not be taken."""
+        now, track = self._monotonic(), self._tracks[rel]
+        if isinstance(outcome, SourceChanged):
+            logger.debug("%s: %s", display_name(rel), outcome)
+            self._tracks[rel] = track.restarted(now)
+        elif isinstance(outcome, InputUnreadable):
+            logger.warning("%s", outcome)
+            self._tracks[rel] = track.inspected(Inspection(unreadable=str(outcome)))
+            self._judgements[rel] = judge(self._tracks[rel], now, self._rule())
         else:
-            self._intake.accept(rel, track.look, track.inspection.container)
+            assert isinstance(outcome, Job | SourceGone), repr(outcome)
+            del self._tracks[rel], self._judgements[rel]
 
     def _inspect(self, rel: bytes, look: Look) -> Inspection:
         """Look inside a settled file, without following a link or waiting for a FIFO.
@@ -234,10 +252,6 @@ class Watcher:
                 return Inspection(container=containers.inspect(file, look.size))
             except OSError as e:
                 return Inspection(unreadable=f"cannot be read ({e.strerror}); check the volume")
-
-    def _forget(self, rel: bytes) -> None:
-        self._tracks.pop(rel, None)
-        self._judgements.pop(rel, None)
 
     def _show(self, listing: Listing) -> None:
         """Store what is waiting or left alone, and why, if that changed."""

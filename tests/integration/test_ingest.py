@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.errors import DatabaseUnusable, DiskFull, InputTruncated, InputUnreadable, SourceChanged
+from rvc_batch.errors import DatabaseUnusable, DiskFull, FolderGone, InputTruncated, InputUnreadable, SourceChanged
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs import ingest as ingest_module
-from rvc_batch.jobs.arrival import Look
+from rvc_batch.jobs.arrival import Complete, Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.listing import list_inbox
@@ -141,11 +141,14 @@ def test_move_into_work_is_durable_at_both_ends_before_the_job_is_queued(
     for owner, name, tell in (
         (durable, "sync_folder", lambda folder: f"sync {folder.name}"),
         (ingest_module, "_rename", lambda source, target: f"move {source.name}"),
-        (box.queue, "enqueue", lambda number: "queued"),
+        (box.queue, "enqueue_all", lambda numbers: "queued"),
     ):
         monkeypatch.setattr(owner, name, telling(getattr(owner, name), tell, steps))
     job = box.ingest.accept(b"a.wav", look, WHOLE)
-    assert steps[steps.index("move a.wav") :] == ["move a.wav", f"sync {job.public_id}", "sync inbox", "queued"]
+    before, after = steps[: steps.index("move a.wav")], steps[steps.index("move a.wav") + 1 :]
+    assert before == ["sync work"], "the new folder is there before anything moves into it"
+    assert sorted(after[:-1]) == sorted([f"sync {job.public_id}", "sync inbox"])
+    assert after[-1] == "queued"
 
 
 def telling(step: Callable[..., Any], tell: Callable[..., str], steps: list[str]) -> Callable[..., Any]:
@@ -154,6 +157,72 @@ def telling(step: Callable[..., Any], tell: Callable[..., str], steps: list[str]
         return step(*arguments, **named)
 
     return call
+
+
+def offered(box: Box, *names: str) -> list[Complete]:
+    looks = [box.drop(name, seed) for seed, name in enumerate(names)]
+    return [Complete(name.encode(), look, WHOLE) for name, look in zip(names, looks, strict=True)]
+
+
+def test_group_costs_two_transactions_however_many_files_it_has(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = list[str]()
+    monkeypatch.setattr(box.queue._db, "write", telling(box.queue._db.write, lambda body: "write", writes))
+    taken = box.ingest.accept_all(offered(box, "a.wav", "b.wav", "c.wav"))
+    assert [job.state for job in box.jobs()] == [JobState.QUEUED] * 3
+    assert taken == box.jobs()
+    assert len(writes) == 2
+
+
+def test_bad_files_of_a_group_do_not_hold_up_the_others(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = offered(box, "a.wav", "changed.wav", "fixed.wav", "z.wav")
+    os.utime(box.home.inbox / "changed.wav", (1, 1))
+    rename = ingest_module._rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if source.name == "fixed.wav":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        rename(source, target)
+
+    monkeypatch.setattr(ingest_module, "_rename", refuse)
+    first, changed, fixed, last = box.ingest.accept_all(files)
+    assert isinstance(changed, SourceChanged)
+    assert isinstance(fixed, InputUnreadable)
+    assert [first, last] == [job for job in box.jobs() if job.state is JobState.QUEUED]
+    assert files_below(box.home.inbox) == ["changed.wav", "fixed.wav"]
+
+
+def test_group_whose_moves_cannot_be_made_durable_is_resumed_as_a_whole(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = offered(box, "a.wav", "b.wav")
+    original, left = durable.sync_all, [OSError(errno.EIO, "Input/output error")]
+
+    def fail_once(*, files: Any = (), folders: Any = ()) -> None:
+        if not files and left:  # after the moves, not before
+            raise left.pop()
+        original(files=files, folders=folders)
+
+    monkeypatch.setattr(durable, "sync_all", fail_once)
+    with pytest.raises(FolderGone):
+        box.ingest.accept_all(files)
+    assert [job.state for job in box.jobs()] == [JobState.INGESTING] * 2
+    box.ingest.resume()
+    assert [job.state for job in box.jobs()] == [JobState.QUEUED] * 2
+    assert not left
+
+
+def test_settings_file_left_behind_by_a_crash_follows_its_audio(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box.home.inbox / "a.wav.toml").write_text("transpose = 4")
+    look = box.drop()
+    failing_once(monkeypatch, ingest_module, "companions", RuntimeError("killed here"))
+    with pytest.raises(RuntimeError):
+        box.ingest.accept(b"a.wav", look, WHOLE)
+    box.restart()
+    box.ingest.resume()
+    (job,) = box.jobs()
+    assert job.state is JobState.QUEUED
+    assert box.sources.path(job).with_name("a.wav.toml").is_file()
+    assert files_below(box.home.inbox) == []
 
 
 def test_other_name_of_a_hard_link_is_left_alone(box: Box) -> None:
@@ -202,7 +271,7 @@ def test_file_that_cannot_be_moved_stays_and_its_job_fails(box: Box, monkeypatch
 
 def test_full_disk_leaves_one_row_that_is_resumed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     look = box.drop()
-    failing_once(monkeypatch, box.sources, "open_folder", OSError(errno.ENOSPC, "No space left on device"))
+    failing_once(monkeypatch, box.sources, "open_folders", OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(DiskFull):
         box.ingest.accept(b"a.wav", look, WHOLE)
     assert [j.state for j in box.jobs()] == [JobState.INGESTING]
@@ -217,7 +286,7 @@ def test_locked_database_after_the_move_leaves_one_row_that_is_resumed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = box.drop()
-    failing_once(monkeypatch, box.queue, "enqueue", DatabaseUnusable("locked"))
+    failing_once(monkeypatch, box.queue, "enqueue_all", DatabaseUnusable("locked"))
     with pytest.raises(DatabaseUnusable):
         box.ingest.accept(b"a.wav", look, WHOLE)
     box.ingest.resume()
@@ -256,7 +325,7 @@ def test_original_of_a_copy_that_was_finished_before_a_crash_is_removed(
     box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = box.drop()
-    failing_once(monkeypatch, box.queue, "enqueue", DatabaseUnusable("killed here"))
+    failing_once(monkeypatch, box.queue, "enqueue_all", DatabaseUnusable("killed here"))
     with pytest.raises(DatabaseUnusable):
         box.ingest.accept(b"a.wav", look, WHOLE)
     box.drop()  # as if it had been copied, not moved
@@ -268,7 +337,7 @@ def test_original_of_a_copy_that_was_finished_before_a_crash_is_removed(
 
 def test_other_file_of_that_name_is_left_alone_by_recovery(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     look = box.drop()
-    failing_once(monkeypatch, box.queue, "enqueue", DatabaseUnusable("killed here"))
+    failing_once(monkeypatch, box.queue, "enqueue_all", DatabaseUnusable("killed here"))
     with pytest.raises(DatabaseUnusable):
         box.ingest.accept(b"a.wav", look, WHOLE)
     box.drop(seed=9)
@@ -280,7 +349,7 @@ def test_other_file_of_that_name_is_left_alone_by_recovery(box: Box, monkeypatch
 
 def test_row_whose_file_is_gone_fails(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     look = box.drop()
-    failing_once(monkeypatch, box.sources, "open_folder", OSError(errno.ENOSPC, "No space left on device"))
+    failing_once(monkeypatch, box.sources, "open_folders", OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(DiskFull):
         box.ingest.accept(b"a.wav", look, WHOLE)
     (box.home.inbox / "a.wav").unlink()

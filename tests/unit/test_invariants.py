@@ -47,7 +47,7 @@ class Box:
     def _put(self, name: str) -> Job:
         content = b"x" * 1000
         job = self.queue.submit(new_job(name))
-        self.sources.open_folder(job)
+        self.sources.open_folders([job])
         self.sources.path(job).write_bytes(content)
         return self.queue.enqueue(job.id)
 
@@ -148,7 +148,7 @@ def cut_source(box: Box) -> None:
 
 
 def unsettled_source(box: Box) -> None:
-    box.sources.open_folder(box.done)
+    box.sources.open_folders([box.done])
 
 
 def orphan_temp(box: Box) -> None:

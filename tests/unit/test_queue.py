@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from rvc_batch.errors import JobNotFound, JobStateConflict, LeaseLost, RetryClass
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, JobState, Outcome
@@ -45,7 +44,7 @@ def test_a_submitted_job_keeps_every_field_of_the_file(queue: Queue) -> None:
     assert (job.source_rel, job.output_rel, job.settings) == (new.source_rel, new.output_rel, new.settings)
     assert (job.source_device, job.source_inode) == (2**64 - 7, 2**63 + 5)
     assert (job.priority, job.seconds_in, job.created_at) == (4, 60.0, EPOCH)
-    assert job.dedupe_key == dedupe_key(new)
+    assert job.dedupe_key == dedupe_key(new, new.settings.digest())
 
 
 def test_undecodable_names_come_back_byte_for_byte(queue: Queue) -> None:
@@ -80,6 +79,45 @@ def test_the_same_file_dropped_twice_is_a_duplicate_of_the_active_one(queue: Que
     assert (second.state, second.duplicate_of) == (JobState.DUPLICATE, first.id)
     assert states(queue, second.id) == [JobState.INGESTING, JobState.DUPLICATE]
     assert queue.active_duplicate(first.dedupe_key) == first
+
+
+def test_a_group_is_submitted_in_order_and_comes_back_as_it_is_stored(queue: Queue) -> None:
+    submit = queue.submit_all([new_job(f"{n}.wav") for n in "cab"])
+    assert [job.source_name for job in submit] == ["anna/c.wav", "anna/a.wav", "anna/b.wav"]
+    assert submit == [queue.get(job.id) for job in submit]
+    assert queue.enqueue_all([job.id for job in submit]) == [queue.get(job.id) for job in submit]
+    assert queue.counts()[JobState.QUEUED] == 3
+    assert [event.to_state for event in queue.events(2)] == [JobState.INGESTING, JobState.QUEUED]
+    assert queue.submit_all([]) == queue.enqueue_all([]) == []
+
+
+def test_a_group_has_its_own_twins_and_its_own_names(queue: Queue) -> None:
+    taken = queued(queue, "x.wav")
+    new = [
+        new_job("x.wav", content="other"),  # its name is reserved by an earlier job
+        new_job("y.wav"),
+        new_job("y.wav", content="other"),  # and this one's by the one before
+        new_job("y.wav"),  # the same file again
+        new_job("x.wav"),  # at work already
+    ]
+    submit = queue.submit_all(new, taken=lambda name: name == b"anna/x (2).wav")
+    assert [job.output_rel for job in submit[:3]] == [b"anna/x (3).wav", b"anna/y.wav", b"anna/y (2).wav"]
+    assert [job.duplicate_of for job in submit] == [None, None, None, submit[1].id, taken.id]
+    assert submit == [queue.get(job.id) for job in submit]
+    assert [event.to_state for event in queue.events(submit[3].id)] == [JobState.INGESTING, JobState.DUPLICATE]
+    assert len(queue.list()) == 6
+
+
+def test_a_group_is_queued_as_a_whole_or_not_at_all(queue: Queue) -> None:
+    one, other = queue.submit_all([new_job("1.wav"), new_job("2.wav")])
+    queue.cancel(one.id)
+    queue.reject(other.id, error())
+    with pytest.raises(JobStateConflict, match="job 2 is failed"):
+        queue.enqueue_all([one.id, other.id])
+    assert queue.get(one.id).state is JobState.INGESTING
+    with pytest.raises(JobNotFound):
+        queue.enqueue_all([one.id, 99])
+    assert [job.state for job in queue.enqueue_all([one.id])] == [JobState.CANCELLED]
 
 
 def test_the_same_file_is_converted_again_once_the_first_is_done(queue: Queue) -> None:
@@ -168,11 +206,12 @@ def test_a_cold_voice_does_not_starve(queue: Queue, clock: FakeClock) -> None:
 
 
 def test_the_claim_reads_only_the_index_of_queued_jobs(queue: Queue) -> None:
+    from sqlalchemy.dialects import sqlite
+
     from rvc_batch.db import statements
 
-    claim = statements.claim(0.0, worker_id="w", lease_until=1.0, warm_voice=None)
-    sql = str(claim.compile(compile_kwargs={"literal_binds": True}, dialect=sa.create_engine("sqlite://").dialect))
-    plan = queue._db.read(lambda c: c.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}").all())
+    compiled = statements.CLAIM.compile(dialect=sqlite.dialect(paramstyle="named"))
+    plan = queue._db.read(lambda c: c.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", compiled.params).all())
     assert any("ix_jobs_claim" in row.detail for row in plan), plan
     assert not any("TEMP B-TREE" in row.detail for row in plan), plan
 
@@ -182,8 +221,8 @@ def test_the_claim_locks_the_row_where_the_database_can() -> None:
 
     from rvc_batch.db import statements
 
-    claim = statements.claim(0.0, worker_id="w", lease_until=1.0, warm_voice="anna")
-    assert "FOR UPDATE SKIP LOCKED" in str(claim.compile(dialect=postgresql.dialect()))
+    for claim in (statements.CLAIM, statements.CLAIM_WARM):
+        assert "FOR UPDATE SKIP LOCKED" in str(claim.compile(dialect=postgresql.dialect()))
 
 
 # --- heartbeat, intent, finish ---

@@ -149,3 +149,14 @@ def test_status_of_a_fault_is_one_sentence_with_the_remedy(home: Home) -> None:
     record(home, findings=[asdict(Finding("device", Level.FAULT, "no Metal device", "restart the machine"))])
     status = read_status(home, clock=lambda: EPOCH)
     assert (status.word, status.reason) == (Word.DEGRADED, "self-test: no Metal device; restart the machine")
+
+
+def test_files_of_checks_that_were_killed_are_removed_and_those_of_living_ones_kept(home: Home) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [home.inbox / f"{selftest.CHECK_NAME}{ended.pid}.{suffix}" for suffix in ("part", "tmp")]
+    alive = home.inbox / f"{selftest.CHECK_NAME}1.part"
+    for path in (*left, alive):
+        path.touch()
+    assert why_not_durable(home.inbox) is None
+    assert [path for path in (*left, alive) if path.exists()] == [alive]

@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Home:
 def at_work(home: Home, job: Job, data: bytes = DATA, *, sidecar: bool = False) -> Sources:
     """Put the job's source into its work folder."""
     sources = Sources(home, keep_sources=True)
-    sources.open_folder(job)
+    sources.open_folders([job])
     sources.path(job).write_bytes(data)
     if sidecar:
         sources.path(job).with_name(sources.path(job).name + ".toml").write_text("transpose = 1")
@@ -118,6 +118,16 @@ def test_source_without_a_job_goes_back_to_the_inbox(home: Home, known: Job | No
     sources.sweep(lambda _: known)
     assert files_below(home.inbox) == ["alto/song.wav", "alto/song.wav.toml"]
     assert list(home.work.iterdir()) == []
+
+
+def test_sweep_does_not_ask_for_jobs_that_are_at_work(home: Home) -> None:
+    waiting, done = job_like(public_id="waiting"), ended(JobState.DONE, public_id="done", id=8)
+    for job in (waiting, done):
+        at_work(home, job)
+    asked = list[int]()
+    Sources(home, keep_sources=True).sweep(lambda number: asked.append(number) or done, at_work={"waiting"})
+    assert asked == [8]
+    assert files_below(home.work) == ["waiting/job.json", "waiting/song.wav"]
 
 
 def test_folder_that_is_not_ours_is_left_alone(home: Home) -> None:

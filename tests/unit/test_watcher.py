@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rvc_batch.config import WatchSettings
-from rvc_batch.errors import DiskFull, FolderGone, InputUnreadable, RvcBatchError, SourceChanged
-from rvc_batch.jobs.arrival import Look
-from rvc_batch.jobs.containers import Container
-from rvc_batch.jobs.models import Arrival
+from rvc_batch.errors import DiskFull, EnvironmentFault, FolderGone, InputUnreadable, RvcBatchError, SourceChanged
+from rvc_batch.jobs import watcher as watcher_module
+from rvc_batch.jobs.arrival import Complete, Look
+from rvc_batch.jobs.models import Arrival, Job
 from rvc_batch.jobs.watcher import Hints, Watcher
-from tests.job_fakes import write_audio
+from tests.job_fakes import job_like, write_audio
 
 
 class World:
@@ -25,6 +25,7 @@ class World:
     def __init__(self, inbox: Path) -> None:
         self.inbox, self.now = inbox, 100.0
         self.taken: list[tuple[bytes, str]] = []
+        self.groups: list[int] = []
         self.shown: list[Arrival] = []
         self.error: Exception | None = None
         self.draining = False
@@ -43,17 +44,19 @@ class World:
         if isinstance(self.error, DiskFull):
             raise self.error
 
-    def accept(self, rel: bytes, look: Look, container: Container) -> Any:
-        self._take(rel, "accepted")
+    def accept_all(self, files: Sequence[Complete]) -> Any:
+        self.groups.append(len(files))
+        if isinstance(self.error, EnvironmentFault):
+            raise self.error
+        return [self.error or self._take(file.rel, "accepted") for file in files]
 
     def refuse(self, rel: bytes, look: Look, error: RvcBatchError) -> Any:
-        self._take(rel, error.code)
+        return self._take(rel, error.code)
 
-    def _take(self, rel: bytes, how: str) -> None:
-        if self.error is not None:
-            raise self.error
+    def _take(self, rel: bytes, how: str) -> Job:
         self.taken.append((rel, how))
         (self.inbox / os.fsdecode(rel)).unlink()
+        return job_like()
 
     def check_inbox(self) -> None:
         if self.absent:
@@ -124,7 +127,7 @@ def test_draining_box_leaves_files_in_the_inbox_says_so_and_takes_them_afterward
     assert not world.watcher.is_expecting, "a run until idle ends"
     world.draining = False
     world.look(1)
-    assert world.taken == [(b"a.wav", "accepted"), (b"empty.wav", "E_INPUT_EMPTY")]
+    assert sorted(world.taken) == [(b"a.wav", "accepted"), (b"empty.wav", "E_INPUT_EMPTY")]
 
 
 def test_file_that_is_written_again_and_again_is_never_taken(world: World) -> None:
@@ -255,6 +258,18 @@ def test_many_files_are_taken_in_the_order_they_came(world: World) -> None:
     write_audio(world.inbox / "b.wav")
     world.look(1, 3)
     assert [rel for rel, _ in world.taken] == [b"a.wav", b"c.wav", b"b.wav"]
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [("GROUP_FILES", [2, 2, 1]), ("GROUP_BYTES", [1, 1, 1, 1, 1])])
+def test_files_are_taken_in_groups_of_limited_size(
+    world: World, monkeypatch: pytest.MonkeyPatch, limit: str, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(watcher_module, limit, 2)
+    for name in "abcde":
+        write_audio(world.inbox / f"{name}.wav")
+    world.look(0, 3)
+    assert world.groups == sizes
+    assert [rel for rel, _ in world.taken] == [b"a.wav", b"b.wav", b"c.wav", b"d.wav", b"e.wav"]
 
 
 # --- hints: real events, polled with a deadline ---

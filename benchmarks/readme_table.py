@@ -1,0 +1,133 @@
+"""Write the table of measured numbers in README.md from the results in benchmarks/results.
+
+    python benchmarks/readme_table.py [--check]
+
+The rows stand between two markers in README.md; nothing else there is touched. To add a result, write a function that
+turns its JSON into rows, and name it in ROWS. With --check nothing is written: the exit status is 1 if the table is
+not the one the results give, and a test asks for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- numbers: benchmarks/readme_table.py -->", "<!-- end of numbers -->"
+
+Row = tuple[str, str]  # what, and the result in words
+Result = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rewrite or check the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, say whether the table is up to date")
+    options = parser.parse_args(arguments)
+    text = README.read_text(encoding="utf-8")
+    wanted = with_table(text, table(RESULTS))
+    if options.check:
+        if text == wanted:
+            return 0
+        print("the table in README.md is not that of benchmarks/results; run benchmarks/readme_table.py")
+        return 1
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def with_table(text: str, rows: str) -> str:
+    """Return the text with what stands between the markers replaced."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"README.md needs the lines {BEGIN} and {END}, in this order")
+    return f"{before}{BEGIN}\n{rows}{END}{after}"
+
+
+def table(results: Path) -> str:
+    """Return the table as Markdown, of every result there is, in the order of ROWS."""
+    unknown = {path.stem for path in results.glob("*.json")} - ROWS.keys()
+    if unknown:
+        raise SystemExit(
+            f"benchmarks/results holds {', '.join(sorted(unknown))}: add a function to ROWS, or an empty one"
+        )
+    lines = ["| what | result |", "|---|---|"]
+    for name, rows in ROWS.items():
+        path = results / f"{name}.json"
+        if path.is_file():
+            result = json.loads(path.read_bytes())
+            lines += [f"| {what} | {words} (`{path.name}`) |" for what, words in rows(result)]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One function per result
+
+
+def status(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/status.py."""
+    seconds = result["median_seconds"]["status"]
+    yield f"`rvc-batch status` with {count(result['jobs'])} jobs, process start to exit", f"median {seconds:.2f} s"
+
+
+def queue(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/queue.py."""
+    files, enqueue = count(result["files"]), result["enqueue_seconds"]
+    yield (
+        f"{files} files dropped at once, until the last is queued, after the settle time of 3 s",
+        f"median {enqueue['median']:.1f} s of {result['runs']} runs ({enqueue['least']:.1f} to {enqueue['most']:.1f})",
+    )
+    yield f"claims from a queue of {files}", f"{result['claims_per_second']} per second"
+    overhead, cycle = result["overhead_ms"], result["cycle_ms"]
+    yield (
+        "one job besides its rendering, claim to done, while the others wait",
+        f"median {overhead['median']:.1f} ms, nine of ten below {overhead['ninetieth']:.1f} ms",
+    )
+    yield (
+        "the same from one claim to the next",
+        f"median {cycle['median']:.1f} ms, nine of ten below {cycle['ninetieth']:.1f} ms",
+    )
+
+
+def memory(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/memory.py."""
+    sizes = {"tiny": "small synthetic networks", "full": "networks of published size"}
+    first, last = result["rows"][0], result["rows"][-1]
+    yield (
+        f"peak memory of a file of {last['minutes']:g} min against {first['minutes']:g} min, "
+        f"{sizes[result['networks']]}, {result['backend']}",
+        f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB",
+    )
+
+
+def pitch_windows(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/pitch_windows.py."""
+    used = result["rows"][-1]
+    yield (
+        f"pitch of {result['minutes']:g} minutes in windows against one pass, published network size",
+        f"{used['max_cents']:.3f} cents at most, "
+        f"voicing decisions that differ: {used['voicing_decisions_that_differ']}",
+    )
+
+
+def count(number: int) -> str:
+    """Return a whole number with its thousands apart."""
+    return f"{number:,}".replace(",", " ")
+
+
+ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
+    "status": status,
+    "queue": queue,
+    "memory-tiny-mlx": memory,
+    "memory-full-mlx": memory,
+    "pitch-windows": pitch_windows,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ prepare_process()
 import mlx.core as mx  # noqa: E402
 import torch  # noqa: E402
 
+from rvc_batch.engine.mlx_nets import cpu_products  # noqa: E402
 from rvc_batch.engine.mlx_nets import layers as mlx_layers  # noqa: E402
 from rvc_batch.engine.torch_nets import layers as torch_layers  # noqa: E402
 from rvc_batch.engine.types import F32  # noqa: E402
@@ -75,12 +76,12 @@ def test_conv1d_equals_torch(
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
 
 
-@pytest.mark.parametrize("window_floats", [1, 100, 1 << 10])  # one row at a time, some rows, all rows
+@pytest.mark.parametrize("span_floats", [1, 100, 1 << 10])  # one row at a time, some rows, all rows
 @pytest.mark.parametrize(("stride", "groups"), [(1, 2), (3, 1), (2, 2)])
-def test_conv1d_in_blocks_of_rows_equals_torch(
-    window_floats: int, stride: int, groups: int, monkeypatch: pytest.MonkeyPatch
+def test_conv1d_in_spans_of_rows_equals_torch(
+    span_floats: int, stride: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", window_floats)
+    monkeypatch.setattr(cpu_products, "SPAN_FLOATS", span_floats)
     ours, theirs = twins("Conv1d", 4, 6, 5, stride=stride, padding=2, groups=groups)
     x = normal(9, 53, 4)
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
@@ -113,13 +114,15 @@ def test_conv_transpose1d_equals_torch(kernel: int, stride: int, frames: int) ->
 
 
 @pytest.mark.parametrize(("kernel", "padding"), [(3, 1), (1, 0), (3, 0), (5, 2)])
-@pytest.mark.parametrize("window_floats", [1, 1 << 12, 1 << 21])
+@pytest.mark.parametrize("span_floats", [1, 1 << 10, 1 << 21])
+@pytest.mark.parametrize(("height", "width"), [(14, 8), (5, 7), (6, 5)])  # odd: half a pair, part of a group
 def test_conv2d_equals_torch(
-    path: str, kernel: int, padding: int, window_floats: int, monkeypatch: pytest.MonkeyPatch
+    path: str, kernel: int, padding: int, span_floats: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", window_floats)  # one row, some rows, all rows at a time
+    monkeypatch.setattr(cpu_products, "SPAN_FLOATS", span_floats)  # one row, some rows, all rows at a time
+    monkeypatch.setattr(cpu_products, "LEAST_ROWS", 1)
     ours, theirs = twins("Conv2d", 3, 5, kernel, padding=padding)
-    x = normal(9, 14, 8, 3)
+    x = normal(9, height, width, 3)
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
 
 
@@ -138,6 +141,68 @@ def test_output_padding_is_computed_from_the_data_not_appended_as_zeros() -> Non
     assert y.shape == (8, 8, 2)
     assert np.abs(y[-1]).max() > 0.1
     assert np.abs(y[:, -1]).max() > 0.1
+
+
+@pytest.mark.parametrize("outputs", [5, 300])  # narrow: paired rows; wide: shared out by outputs
+@pytest.mark.parametrize("height", [6, 7])
+@pytest.mark.parametrize("has_shortcut", [False, True])
+def test_convolution_with_norm_and_relu_equals_torch(path: str, outputs: int, height: int, has_shortcut: bool) -> None:
+    conv, torch_conv = twins("Conv2d", 4, outputs, 3, padding=1, bias=False)
+    norm, torch_norm = twins("BatchNorm2d", outputs)
+    x, shortcut = normal(9, height, 4, 4), normal(8, height, 4, outputs) if has_shortcut else None
+    steps, torch_steps = [conv, norm, mlx_layers.ReLU()], [torch_conv, torch_norm, torch.nn.ReLU()]
+    ours = mlx_layers.conv_norm_relu(steps, mx.array(x), None if shortcut is None else mx.array(shortcut))
+    theirs = torch_layers.conv_norm_relu(
+        torch_steps, channels_second(x), None if shortcut is None else channels_second(shortcut)
+    )
+    np.testing.assert_allclose(ours, channels_last(theirs), atol=1e-4)
+
+
+def test_transposed_convolution_with_norm_and_relu_equals_torch(path: str) -> None:
+    conv, torch_conv = twins("ConvTranspose2d", 6, 4, 3, stride=2, padding=1, output_padding=1, bias=False)
+    norm, torch_norm = twins("BatchNorm2d", 4)
+    x = normal(9, 5, 7, 6)
+    steps, torch_steps = [conv, norm, mlx_layers.ReLU()], [torch_conv, torch_norm, torch.nn.ReLU()]
+    ours = mlx_layers.conv_norm_relu(steps, mx.array(x))
+    theirs = torch_layers.conv_norm_relu(torch_steps, channels_second(x))
+    np.testing.assert_allclose(ours, channels_last(theirs), atol=ATOL)
+
+
+@pytest.mark.parametrize(("frames", "outputs"), [(3, 5), (40, 300)])  # one small product, shared out
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_equals_torch(path: str, frames: int, outputs: int, bias: bool) -> None:
+    ours, theirs = twins("Linear", 7, outputs, bias=bias)
+    x = normal(9, frames, 7)
+    np.testing.assert_allclose(ours(mx.array(x)), theirs(torch.from_numpy(x)), atol=ATOL)
+
+
+def test_layer_norm_equals_torch(path: str) -> None:
+    ours, theirs = twins("LayerNorm", 48)
+    x = normal(9, 21, 48) * 3 + 5
+    np.testing.assert_allclose(ours(mx.array(x)), theirs(torch.from_numpy(x)), atol=ATOL)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize(("count", "step"), [(1, 1), (7, 1), (7, 3), (100, 7), (5, 9)])
+def test_work_is_shared_out_once_and_completely(
+    n_threads: int, count: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_products, "threads", lambda: n_threads)
+    done: list[tuple[int, int]] = []
+    cpu_products.share(count, step, lambda *span: done.append(span))
+    assert sorted(i for first, last in done for i in range(first, last)) == list(range(count))
+    assert all(last - first <= step for first, last in done)
+
+
+def test_a_failure_in_any_thread_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_products, "threads", lambda: 2)
+
+    def fail(first: int, last: int) -> None:
+        if first == 3:
+            raise MemoryError("span 3")
+
+    with pytest.raises(MemoryError, match="span 3"):
+        cpu_products.share(8, 1, fail)
 
 
 def test_batch_norm_equals_torch() -> None:
@@ -188,11 +253,11 @@ def test_leaky_relu_and_mean_pool_equal_torch() -> None:
         np.testing.assert_allclose(ours, channels_last(theirs), atol=ATOL)
 
 
-@pytest.mark.parametrize("window_floats", [1, 1 << 21])  # blocks of 16 queries, one block
+@pytest.mark.parametrize("span_floats", [1, 1 << 21])  # spans of 16 queries, all queries
 def test_attention_equals_torch_and_survives_large_scores(
-    path: str, window_floats: int, monkeypatch: pytest.MonkeyPatch
+    path: str, span_floats: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", window_floats)
+    monkeypatch.setattr(cpu_products, "SPAN_FLOATS", span_floats)
     q, k, v = (normal(i, 3, 41, 8) * scale for i, scale in enumerate((60, 10, 1)))  # logits of several hundred
     ours = mlx_layers.attention(*(mx.array(a) for a in (q, k, v)))
     theirs = torch_layers.attention(*(torch.from_numpy(a[None]).double() for a in (q, k, v)))[0].numpy()
@@ -200,11 +265,11 @@ def test_attention_equals_torch_and_survives_large_scores(
 
 
 @pytest.mark.parametrize(("frames", "valid"), [(1, 1), (6, 6), (11, 11), (45, 45), (45, 30)])
-@pytest.mark.parametrize("window_floats", [1, 1 << 21])
+@pytest.mark.parametrize("score_floats", [1, 1 << 21])
 def test_relative_attention_equals_its_definition(
-    path: str, frames: int, valid: int, window_floats: int, monkeypatch: pytest.MonkeyPatch
+    path: str, frames: int, valid: int, score_floats: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", window_floats)
+    monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", score_floats)
     heads, dim, reach = 2, 8, 10
     q, k, v = (normal(i, heads, frames, dim) for i in range(3))
     near_keys, near_values = normal(4, 2 * reach + 1, dim), normal(5, 2 * reach + 1, dim)

@@ -8,16 +8,17 @@ time comes first, channels last. Sizes and parameter names follow torch.nn; weig
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.nn import Embedding, LayerNorm, Linear, ReLU
+from mlx.nn import Embedding, ReLU
 from mlx.utils import tree_flatten
 
+from rvc_batch.engine.mlx_nets import cpu_products
+from rvc_batch.engine.mlx_nets.cpu_products import Finish, PairedRows
 from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, rows_between
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
 from rvc_batch.engine.types import F32
@@ -36,6 +37,7 @@ __all__ = [
     "ReLU",
     "attention",
     "canonical_shapes",
+    "conv_norm_relu",
     "frame_mask",
     "fused",
     "gated",
@@ -47,8 +49,8 @@ __all__ = [
     "span_rows",
 ]
 
+SMALL_PRODUCT = 1 << 12  # outputs of a linear layer that are not worth sharing out
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
-ERF_BLOCK = 1 << 16  # elements, for the same reason
 
 
 def canonical_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -62,8 +64,23 @@ def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
     network.load_weights([(key, mx.array(value)) for key, value in tensors.items()], strict=True)
     mx.eval(network.parameters())
     for layer in network.modules():
-        if isinstance(layer, Conv1d | ConvTranspose1d):
+        if isinstance(layer, Conv1d | Conv2d | ConvTranspose1d | ConvTranspose2d):
             layer.pack()
+
+
+class Linear(nn.Linear):
+    """Multiply [T, I] to [T, O]; weight [O, I]."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        is_shared = _on_cpu() and x.shape[0] * self.weight.shape[0] >= SMALL_PRODUCT
+        return cpu_products.linear(x, self.weight, self.get("bias")) if is_shared else super().__call__(x)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalise every frame of [T, C]."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return cpu_products.layer_norm(x, self.weight, self.bias, self.eps) if _on_cpu() else super().__call__(x)
 
 
 class Conv1d(nn.Module):
@@ -91,6 +108,10 @@ class Conv1d(nn.Module):
         if not _on_cpu():
             y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
             return y if self.bias is None else y + self.bias
+        if not self._has_phases:
+            x = mx.pad(x, [(self._padding, self._padding), (0, 0)]) if self._padding else x
+            y = cpu_products.windowed(x, self.weight, stride=self._stride, dilation=self._dilation, groups=self._groups)
+            return y if self.bias is None else y + self.bias
         return self.between(x, 0, (x.shape[0] + 2 * self._padding - self._reach - 1) // self._stride + 1)
 
     def between(self, x: mx.array, first: int, last: int) -> mx.array:
@@ -100,7 +121,7 @@ class Conv1d(nn.Module):
             return self._phases(rows_between(x, begin, begin + self.rows_in(rows)), self._any_bias)[:rows]
         x = rows_between(x, begin, begin + (rows - 1) * self._stride + self._reach + 1)
         if _on_cpu():
-            y = self._windows(x, rows)
+            y = cpu_products.lazily_windowed(x, self.weight, self._stride, self._dilation, self._groups)
         else:
             y = mx.conv1d(x[None], self.weight, self._stride, 0, self._dilation, self._groups)[0]
         return y if self.bias is None else y + self.bias
@@ -152,20 +173,6 @@ class Conv1d(nn.Module):
     @property
     def _any_bias(self) -> mx.array:
         return mx.zeros((self.weight.shape[0],)) if self.bias is None else self.bias
-
-    def _windows(self, x: mx.array, length: int) -> mx.array:
-        """Gather the windows of some rows, multiply, go on: for strides, which overlap little, and for groups."""
-        outputs, kernel, inputs = self.weight.shape
-        grouped = mx.contiguous(x.reshape(-1, self._groups, inputs).swapaxes(0, 1))  # [G, T, I / G]
-        weight = self.weight.reshape(self._groups, -1, kernel * inputs).swapaxes(1, 2)
-        strides = (x.shape[0] * inputs, self._stride * inputs, self._dilation * inputs, 1)
-        step = max(1, WINDOW_FLOATS // (self._groups * kernel * inputs))
-        blocks = []
-        for start in range(0, length, step):
-            rows = min(step, length - start)
-            windows = mx.as_strided(grouped, (self._groups, rows, kernel, inputs), strides, start * strides[1])
-            blocks.append(windows.reshape(self._groups, rows, -1) @ weight)
-        return mx.concatenate(blocks, axis=1).swapaxes(0, 1).reshape(length, outputs)
 
 
 class ConvTranspose1d(nn.Module):
@@ -240,27 +247,25 @@ class Conv2d(nn.Module):
         self.weight = mx.zeros((out_channels, kernel_size, kernel_size, in_channels))
         self.bias = mx.zeros((out_channels,)) if bias else None
         self._padding = padding
+        self._paired: PairedRows | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = self._windows(x) if _on_cpu() else mx.conv2d(x[None], self.weight, padding=self._padding)[0]
+        if _on_cpu():
+            return self.finished(x, Finish(shift=None if self.bias is None else np.asarray(self.bias)))
+        y = mx.conv2d(x[None], self.weight, padding=self._padding)[0]
         return y if self.bias is None else y + self.bias
 
-    def _windows(self, x: mx.array) -> mx.array:
+    def finished(self, x: mx.array, finish: Finish, shortcut: mx.array | None = None) -> mx.array:
+        """Convolve without the bias on a CPU and finish every span of the result while it is in the cache."""
+        if self._paired is None:
+            return cpu_products.windowed_plane(x, self.weight, self._padding, finish, shortcut)
+        return self._paired(x, finish, shortcut)
+
+    def pack(self) -> None:
+        """Lay the weight out for the CPU, unless it is so wide that its products are fast as they are."""
         outputs, kernel, _, inputs = self.weight.shape
-        weight = self.weight.reshape(outputs, -1).T
-        if kernel == 1:
-            return x @ weight
-        pad = self._padding
-        x = mx.contiguous(mx.pad(x, [(pad, pad), (pad, pad), (0, 0)]))
-        height, width = x.shape[0] - kernel + 1, x.shape[1] - kernel + 1
-        step = max(1, WINDOW_FLOATS // (width * kernel * kernel * inputs))
-        row = x.shape[1] * inputs
-        blocks = []
-        for start in range(0, height, step):
-            shape = (min(step, height - start), width, kernel, kernel * inputs)
-            windows = mx.as_strided(x, shape, (row, inputs, row, 1), start * row)
-            blocks.append(windows.reshape(*shape[:2], -1) @ weight)
-        return blocks[0] if len(blocks) == 1 else mx.concatenate(blocks)
+        if _on_cpu() and (kernel, self._padding) == (3, 1) and inputs > 1 and outputs < cpu_products.WIDE:
+            self._paired = PairedRows(np.asarray(self.weight))
 
 
 class ConvTranspose2d(nn.Module):
@@ -281,10 +286,50 @@ class ConvTranspose2d(nn.Module):
         self.weight = mx.zeros((out_channels, kernel_size, kernel_size, in_channels))
         self.bias = mx.zeros((out_channels,)) if bias else None
         self._stride, self._padding, self._output_padding = stride, padding, output_padding
+        self.pack()
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = _transposed(x, self.weight, (self._stride,) * 2, (self._padding,) * 2, (self._output_padding,) * 2)
+        if _on_cpu():
+            return self.finished(x, Finish(shift=None if self.bias is None else np.asarray(self.bias)))
+        taps, stride = self._taps, self._stride
+        x = mx.pad(x, [(taps - 1, taps - 1), (taps - 1, taps - 1), (0, 0)])
+        height, width = x.shape[0] - taps + 1, x.shape[1] - taps + 1
+        reaching = [x[a : a + height, b : b + width] for a in range(taps) for b in range(taps)]
+        cells = mx.concatenate(reaching, axis=-1) @ self._cells
+        y = cells.reshape(height, width, stride, stride, -1).swapaxes(1, 2)
+        y = self._cropped(y.reshape(height * stride, width * stride, -1))
         return y if self.bias is None else y + self.bias
+
+    def finished(self, x: mx.array, finish: Finish, shortcut: mx.array | None = None) -> mx.array:
+        """Upsample without the bias on a CPU and finish every span of the result while it is in the cache."""
+        assert shortcut is None
+        return self._cropped(cpu_products.upsample_plane(x, self._cells, self._taps, self._stride, finish))
+
+    def pack(self) -> None:
+        """Lay the weight out as [tap · tap · I, phase · phase · O], the earliest input first.
+
+        A cell is stride × stride outputs. It is reached by the input at the same place and by the taps - 1 before it,
+        in both axes: one product of all that reach it. The zeros between the inputs are never multiplied.
+        """
+        outputs, kernel, _, inputs = self.weight.shape
+        taps, stride = self._taps, self._stride
+        missing = (0, taps * stride - kernel)
+        weight = mx.pad(self.weight, [(0, 0), missing, missing, (0, 0)])
+        weight = weight.reshape(outputs, taps, stride, taps, stride, inputs)[:, ::-1, :, ::-1]
+        self._cells = mx.contiguous(weight.transpose(1, 3, 5, 2, 4, 0).reshape(-1, stride * stride * outputs))
+
+    @property
+    def _taps(self) -> int:
+        return -(-int(self.weight.shape[1]) // self._stride)
+
+    def _cropped(self, y: mx.array) -> mx.array:
+        """Cut the padding off all cells, and add the rows of an output padding beyond the reach of the kernel."""
+        padding, kernel, beyond = self._padding, int(self.weight.shape[1]), self._output_padding
+        ends = [n - (self._taps * self._stride - kernel) - padding + beyond for n in y.shape[:2]]
+        short = [max(0, end - n) for end, n in zip(ends, y.shape[:2], strict=True)]
+        if any(short):
+            y = mx.pad(y, [(0, short[0]), (0, short[1]), (0, 0)])
+        return y[padding : ends[0], padding : ends[1]]
 
 
 class BatchNorm2d(nn.Module):
@@ -299,8 +344,13 @@ class BatchNorm2d(nn.Module):
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
+        scale, shift = self.scale_and_shift()
+        return x * scale + shift
+
+    def scale_and_shift(self) -> tuple[mx.array, mx.array]:
+        """Return what the statistics amount to: [C] to multiply by and [C] to add."""
         scale = self.weight * mx.rsqrt(self.running_var + self._eps)
-        return x * scale + (self.bias - self.running_mean * scale)
+        return scale, self.bias - self.running_mean * scale
 
 
 class GroupNorm(nn.Module):
@@ -314,6 +364,8 @@ class GroupNorm(nn.Module):
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
+        if _on_cpu():
+            return cpu_products.group_norm(x, self.weight, self.bias, self._eps)
         x = x - _time_mean(x)
         return x * (self.weight * mx.rsqrt(_time_mean(x * x) + self._eps)) + self.bias
 
@@ -341,31 +393,26 @@ class GRU(nn.Module):
         for layer in range(self._layers):
             ends = (f"l{layer}", f"l{layer}_reverse")
             inputs = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
-            mx.eval(inputs)
-            gates = np.stack([np.asarray(inputs[0]), np.asarray(inputs[1])[::-1]], axis=1)  # [T, 2, 3H]
-            weights = [np.asarray(self[f"weight_hh_{end}"]) for end in ends]
-            biases = np.stack([np.asarray(self[f"bias_hh_{end}"]) for end in ends])
-            initial = np.zeros((2, weights[0].shape[1]), np.float32)
-            if state is not None and layer == 0:
-                initial[0] = np.asarray(state)
-            hidden = _recur(gates, weights, biases, initial)
-            x = mx.array(np.concatenate([hidden[:, 0], hidden[::-1, 1]], axis=1))
+            weights, biases = ([self[f"{name}_hh_{end}"] for end in ends] for name in ("weight", "bias"))
+            x = cpu_products.recurrent(inputs, weights, biases, state if layer == 0 else None)
         return x
 
 
 def gelu(x: mx.array) -> mx.array:
     """Apply the exact (erf) GELU."""
+    return cpu_products.gelu(x) if _on_cpu() else nn.gelu(x)
+
+
+def conv_norm_relu(steps: list[nn.Module], x: mx.array, shortcut: mx.array | None = None) -> mx.array:
+    """Run a convolution without bias, BatchNorm2d and ReLU, the three `steps`, and add the shortcut."""
+    conv, norm, rectify = steps
+    assert isinstance(conv, Conv2d | ConvTranspose2d)
+    assert isinstance(norm, BatchNorm2d)
     if not _on_cpu():
-        return nn.gelu(x)
-    values = np.asarray(x).reshape(-1)  # MLX evaluates erf element by element: 26 ns against 3
-    out = np.empty_like(values)
-    for start in range(0, values.size, ERF_BLOCK):
-        block = values[start : start + ERF_BLOCK]
-        y = _erf(block * np.float32(math.sqrt(0.5)))
-        y += np.float32(1.0)
-        y *= block
-        np.multiply(y, np.float32(0.5), out=out[start : start + ERF_BLOCK])
-    return mx.array(out.reshape(x.shape))
+        y: mx.array = rectify(norm(conv(x)))
+        return y if shortcut is None else y + shortcut
+    scale, shift = (np.asarray(a) for a in norm.scale_and_shift())
+    return conv.finished(x, Finish(scale, shift, is_rectified=True), shortcut)
 
 
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
@@ -375,14 +422,7 @@ def leaky_relu(x: mx.array, slope: float) -> mx.array:
 
 def gated(signal: mx.array, gate: mx.array) -> mx.array:
     """Return tanh(signal) · sigmoid(gate), the activation of WaveNet."""
-    if not _on_cpu():
-        return mx.tanh(signal) * mx.sigmoid(gate)
-    y, g = np.tanh(np.asarray(signal)), np.asarray(gate) * np.float32(0.5)  # MLX takes 15 ns for each of the two
-    np.tanh(g, out=g)
-    g += np.float32(1.0)
-    g *= np.float32(0.5)  # sigmoid(a) = (tanh(a / 2) + 1) / 2
-    y *= g
-    return mx.array(y)
+    return cpu_products.gated(signal, gate) if _on_cpu() else mx.tanh(signal) * mx.sigmoid(gate)
 
 
 def frame_mask(frames: int, valid: int) -> mx.array:
@@ -398,12 +438,10 @@ def mean_pool(x: mx.array) -> mx.array:
 
 def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """Attend with queries, keys and values [H, T, D], scale 1 / √D; returns [H, T, D]."""
+    if _on_cpu():
+        return cpu_products.attention(q, k, v)
     scale = q.shape[-1] ** -0.5
-    if not _on_cpu():
-        return mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
-    keys = k.swapaxes(1, 2)
-    blocks = [_softmax((rows * scale) @ keys) @ v for _, rows in _query_blocks(q)]
-    return mx.concatenate(blocks, axis=1)
+    return mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
 
 
 def relative_attention(
@@ -454,24 +492,6 @@ def _on_cpu() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
-def _erf(x: F32) -> F32:
-    """Return erf within 7e-7: Abramowitz and Stegun 7.1.26, whose own error is 1.5e-7, in float32."""
-    t = np.abs(x)
-    t *= np.float32(0.3275911)
-    t += np.float32(1.0)
-    np.reciprocal(t, out=t)
-    y = t * np.float32(1.061405429)
-    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        y += np.float32(coefficient)
-        y *= t
-    np.multiply(x, x, out=t)
-    np.negative(t, out=t)
-    np.exp(t, out=t)
-    y *= t
-    np.subtract(np.float32(1.0), y, out=y)
-    return np.copysign(y, x, out=y)
-
-
 def _time_mean(x: mx.array) -> mx.array:
     """Average [T, C] over T in two steps: one running float32 sum loses four digits over a minute of samples."""
     (frames, channels), block = x.shape, 512
@@ -488,64 +508,4 @@ def _query_blocks(q: mx.array) -> list[tuple[int, mx.array]]:
 
 
 def _softmax(scores: mx.array) -> mx.array:
-    if not _on_cpu():
-        return mx.softmax(scores, axis=-1, precise=True)
-    a = np.asarray(scores)  # MLX evaluates exp element by element: 12 ns against 1
-    weights: F32 = a - a.max(axis=-1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return mx.array(weights)
-
-
-def _transposed(
-    x: mx.array,
-    weight: mx.array,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    output_padding: tuple[int, int],
-) -> mx.array:
-    """Upsample [T, M, I] by one product of 'which inputs reach this cell' with 'what they add to its phases'.
-
-    A cell is stride × stride outputs. It is reached by the input at the same place and by the taps - 1 before it, in
-    both axes. The last rows of an output padding are computed from the data like all others.
-    """
-    outputs, *kernel, inputs = weight.shape
-    size = [
-        (n - 1) * s - 2 * p + k + q
-        for n, s, p, k, q in zip(x.shape[:2], stride, padding, kernel, output_padding, strict=True)
-    ]
-    taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
-    # [O, K, K, I] → [tap, tap, I, phase, phase, O], the earliest input first
-    weight = mx.pad(weight, [(0, 0), *((0, n * s - k) for n, s, k in zip(taps, stride, kernel, strict=True)), (0, 0)])
-    weight = weight.reshape(outputs, taps[0], stride[0], taps[1], stride[1], inputs)[:, ::-1, :, ::-1]
-    weight = weight.transpose(1, 3, 5, 2, 4, 0).reshape(-1, stride[0] * stride[1] * outputs)
-
-    x = mx.pad(x, [(taps[0] - 1, taps[0] - 1), (taps[1] - 1, taps[1] - 1), (0, 0)])
-    height, width = x.shape[0] - taps[0] + 1, x.shape[1] - taps[1] + 1
-    reaching = [x[a : a + height, b : b + width] for a in range(taps[0]) for b in range(taps[1])]
-    cells = mx.concatenate(reaching, axis=-1) @ weight
-    y = cells.reshape(height, width, *stride, outputs).swapaxes(1, 2)
-    y = y.reshape(height * stride[0], width * stride[1], outputs)
-    short = [max(0, p + n - have) for p, n, have in zip(padding, size, y.shape[:2], strict=True)]
-    if any(short):  # an output padding beyond the reach of the kernel
-        y = mx.pad(y, [(0, short[0]), (0, short[1]), (0, 0)])
-    return y[padding[0] : padding[0] + size[0], padding[1] : padding[1] + size[1]]
-
-
-def _recur(gates: F32, weights: list[F32], biases: F32, state: F32) -> F32:
-    """Step both directions together from `state` [2, H]: gates [T, 2, 3H] hold the input's part; returns [T, 2, H]."""
-    hidden_size = gates.shape[2] // 3
-    states = np.empty((gates.shape[0], 2, hidden_size), np.float32)
-    recurrent = np.empty((2, 3 * hidden_size), np.float32)
-    half = np.float32(0.5)
-    for t, gate in enumerate(gates):
-        np.dot(weights[0], state[0], out=recurrent[0])
-        np.dot(weights[1], state[1], out=recurrent[1])
-        recurrent += biases
-        # sigmoid(a) = tanh(a / 2) / 2 + 1/2
-        reset_update = np.tanh((gate[:, : 2 * hidden_size] + recurrent[:, : 2 * hidden_size]) * half) * half + half
-        reset, update = reset_update[:, :hidden_size], reset_update[:, hidden_size:]
-        new = np.tanh(gate[:, 2 * hidden_size :] + reset * recurrent[:, 2 * hidden_size :])
-        state = new + update * (state - new)
-        states[t] = state
-    return states
+    return cpu_products.softmax(scores) if _on_cpu() else mx.softmax(scores, axis=-1, precise=True)

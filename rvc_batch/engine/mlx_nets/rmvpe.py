@@ -9,7 +9,16 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
-from rvc_batch.engine.mlx_nets.layers import GRU, BatchNorm2d, Conv2d, ConvTranspose2d, Linear, ReLU, mean_pool
+from rvc_batch.engine.mlx_nets.layers import (
+    GRU,
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    ReLU,
+    conv_norm_relu,
+    mean_pool,
+)
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, RmvpeConfig
 
 __all__ = ["BiGRU", "Decoder", "DecoderLevel", "Encoder", "Intermediate", "Level", "ResidualBlock", "Rmvpe", "UNet"]
@@ -33,10 +42,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = x
-        for step in self.conv:
-            y = step(y)
-        return y + (x if self.shortcut is None else self.shortcut(x))
+        y = conv_norm_relu(self.conv[:3], x)
+        return conv_norm_relu(self.conv[3:], y, x if self.shortcut is None else self.shortcut(x))
 
 
 class Level(nn.Module):
@@ -102,9 +109,7 @@ class DecoderLevel(nn.Module):
         ]
 
     def __call__(self, x: mx.array, skip: mx.array) -> mx.array:
-        for step in self.conv1:
-            x = step(x)
-        x = mx.concatenate([x, skip], axis=-1)
+        x = mx.concatenate([conv_norm_relu(self.conv1, x), skip], axis=-1)
         for block in self.conv2:
             x = block(x)
         return x

@@ -41,6 +41,7 @@ __all__ = [
     "ReLU",
     "attention",
     "canonical_shapes",
+    "conv_norm_relu",
     "frame_mask",
     "gated",
     "gelu",
@@ -88,6 +89,13 @@ def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """Apply the exact (erf) GELU."""
     return functional.gelu(x)
+
+
+def conv_norm_relu(steps: list[nn.Module], x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
+    """Run a convolution without bias, BatchNorm2d and ReLU, the three `steps`, and add the shortcut."""
+    for step in steps:
+        x = step(x)
+    return x if shortcut is None else x + shortcut
 
 
 def leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:

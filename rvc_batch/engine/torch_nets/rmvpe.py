@@ -10,7 +10,16 @@ import torch
 from torch import nn
 
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, RmvpeConfig
-from rvc_batch.engine.torch_nets.layers import GRU, BatchNorm2d, Conv2d, ConvTranspose2d, Linear, ReLU, mean_pool
+from rvc_batch.engine.torch_nets.layers import (
+    GRU,
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    ReLU,
+    conv_norm_relu,
+    mean_pool,
+)
 
 __all__ = ["BiGRU", "Decoder", "DecoderLevel", "Encoder", "Intermediate", "Level", "ResidualBlock", "Rmvpe", "UNet"]
 
@@ -33,8 +42,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.conv(x)
-        return y + (x if self.shortcut is None else self.shortcut(x))
+        y = conv_norm_relu(list(self.conv)[:3], x)
+        return conv_norm_relu(list(self.conv)[3:], y, x if self.shortcut is None else self.shortcut(x))
 
 
 class Level(nn.Module):
@@ -102,7 +111,7 @@ class DecoderLevel(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        x = torch.cat([self.conv1(x), skip], dim=1)
+        x = torch.cat([conv_norm_relu(list(self.conv1), x), skip], dim=1)
         for block in self.conv2:
             x = block(x)
         return x

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rvc_batch.engine.tiling import Halo, few_lengths, synthesis_tiles, tiles
 
 
+@settings(deadline=None)
 @given(
     total=st.integers(1, 500),
     size=st.integers(1, 120),
@@ -38,6 +39,7 @@ def test_windows_of_the_pitch_network_stay_aligned() -> None:
         assert tile.first % 32 == tile.last % 32 == 0
 
 
+@settings(deadline=None)
 @given(
     context=st.integers(0, 120),
     kept=st.integers(1, 5_200),

@@ -154,7 +154,6 @@ class MlxBackend:
     def limit_memory(self, *, cache_bytes: int, voices: int) -> None:
         """See `Backend.limit_memory`."""
         self._cache_bytes = cache_bytes
-        self._cache_bytes = cache_bytes
         mx.set_cache_limit(cache_bytes)
         self._voices.keep(voices)
 

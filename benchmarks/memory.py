@@ -30,6 +30,7 @@ sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standa
 
 SPEECH = ROOT / "tests" / "golden" / "inputs" / "long_100s.flac"
 VOICES = {"tiny": "v2_40k_f0_feat48", "full": "v2_40k_f0"}
+FULL_FILES = ("contentvec*", "hubert_base.pt", "rmvpe.pt", "voices/v2_40k_f0.pth", "index/*")  # as tests/conftest.py
 CHECKPOINTS = ROOT / "build" / "golden-checkpoints"
 
 
@@ -151,13 +152,13 @@ def write_speech(path: Path, seconds: float, first_second: float = 0.0) -> None:
 
 
 def make_networks(size: str) -> None:
-    """Generate the synthetic networks if they are not there."""
+    """Generate the synthetic networks if they are not there: what the tests generate, in the folder they share."""
     folder = CHECKPOINTS / size
     if folder.is_dir():
         return
     maker = ROOT / "tests" / "golden" / "make_checkpoints.py"
-    wanted = ["hubert_base.pt", "rmvpe.pt", f"voices/{VOICES[size]}.pth"]
-    subprocess.run([sys.executable, maker, folder, "--seed", "1", "--size", size, "--only", *wanted], check=True)
+    only = ["--only", *FULL_FILES] if size == "full" else []
+    subprocess.run([sys.executable, maker, folder, "--seed", "1", "--size", size, *only], check=True)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class NumpyBackend:
 
     name = "numpy"
     device = "none"
-    appetite = Appetite(process=100 << 20, stages=1 << 20, scores=1, content=4, pitch=10, prior=10, decode=20)
+    appetite = Appetite(process=100 << 20, stages=1 << 20, scores=1, content=4, pitch=10, prior=10, decode=200)
     networks_bytes = 0
     networks_sha256 = "0"
     content_config = HubertConfig(
@@ -79,8 +79,8 @@ class NumpyBackend:
         self.voice = voice
 
     def content(self, wave: F32, *, layer: int, project: bool) -> F32:
-        n_frames = (wave.size - 400) // 320 + 1
-        level = np.array([np.abs(wave[320 * t : 320 * t + 400]).mean() for t in range(n_frames)], np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(np.abs(wave), 400)[::320]
+        level = windows.mean(axis=1, dtype=np.float32)
         return np.repeat(level[:, None], 8, axis=1)
 
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:

@@ -177,6 +177,7 @@ class Conversion:
                     self.request.sizes,
                     progress=lambda share: self._report("pitch", 0, prepared, share=share),
                 )
+            self.backend.release()
             self.workspace.keep_pitch(track)
         if self.rules.interpolates_f0:
             track = pitch.fill_unvoiced(track)

@@ -19,8 +19,7 @@ from rvc_batch.errors import SettingsInvalid
 FLOAT_BYTES = 4
 UNITS = {"MB": 10**6, "GB": 10**9, "MIB": 1 << 20, "GIB": 1 << 30}
 
-# Networks of published size gain nothing from longer tiles, small ones lose their halo's share.
-DEFAULT_WORK_BYTES = 1 << 30
+DEFAULT_WORK_BYTES = 1_400 << 20  # about a thousand frames of a published voice; narrow ones get longer tiles
 TILE_RANGE = (64, 4_096)  # frames kept
 PITCH_TILE_RANGE = (256, 8_192)
 CACHE_RANGE = (32 << 20, 512 << 20)  # bytes of freed buffers kept for reuse
@@ -163,17 +162,17 @@ def plan_memory(limit: int | None, needs: Needs) -> Plan:
         SettingsInvalid: the limit is below what the networks need; says the least that works.
     """
     if limit is None:
-        work, cache = max(DEFAULT_WORK_BYTES, needs.whole()), CACHE_RANGE[1]
-    else:
-        least = needs.least()
-        if limit < least:
-            raise SettingsInvalid(
-                f"memory_limit is {limit / 1e9:.2f} GB, but these networks need {least / 1e9:.2f} GB at least; raise "
-                "it, or remove it to take the default sizes"
-            )
-        left = limit - needs.fixed()
-        cache = min(max(left // CACHE_SHARE, CACHE_RANGE[0]), CACHE_RANGE[1])
-        work = left - cache
+        tile = _greatest(TILE_RANGE, 16, lambda frames: needs.tile(frames) <= DEFAULT_WORK_BYTES)
+        return Plan(WorkSizes(tile_frames=tile, pitch_tile_frames=PITCH_TILE_RANGE[1]), CACHE_RANGE[1])
+    least = needs.least()
+    if limit < least:
+        raise SettingsInvalid(
+            f"memory_limit is {limit / 1e9:.2f} GB, but these networks need {least / 1e9:.2f} GB at least; raise "
+            "it, or remove it to take the default sizes"
+        )
+    left = limit - needs.fixed()
+    cache = min(max(left // CACHE_SHARE, CACHE_RANGE[0]), CACHE_RANGE[1])
+    work = left - cache
     tile = _greatest(TILE_RANGE, 16, lambda frames: needs.tile(frames) <= work)
     pitch_tile = _greatest(PITCH_TILE_RANGE, 32, lambda frames: needs.pitch_tile(frames) <= work)
     return Plan(WorkSizes(tile_frames=tile, pitch_tile_frames=pitch_tile), cache)

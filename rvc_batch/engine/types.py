@@ -209,7 +209,11 @@ class StageClock:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What one conversion did; stored with the job and printed by `convert --json`."""
+    """What one conversion did; stored with the job and printed by `convert --json`.
+
+    peak_rss_bytes: of the process while this conversion ran (`resident_size`). peak_device_bytes: what the framework
+    counted meanwhile, networks included; 0 where it does not count.
+    """
 
     samples_in: int
     rate_in: int

@@ -102,6 +102,7 @@ class EngineRenderer:
         self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
         limit = settings.worker.memory_limit_bytes()
         self._converter = Converter(self._backend, scratch=home.state / "scratch", memory_limit=limit)
+        self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`
         self._rules = dialect_named(settings.conversion_settings().dialect)
         self._preferred = settings.worker.warm_voice or settings.default_voice
         self._warm: dict[str, None] = {}
@@ -163,7 +164,7 @@ class EngineRenderer:
     def _note_warm(self, name: str) -> None:
         self._warm.pop(name, None)
         self._warm[name] = None
-        while len(self._warm) > RESIDENT_VOICES:
+        while len(self._warm) > self._keeps:
             del self._warm[next(iter(self._warm))]
 
 

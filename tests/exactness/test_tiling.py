@@ -11,7 +11,16 @@ import torch
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.excitation import HarmonicPhase, source_noise
 from rvc_batch.engine.network_config import RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.tiling import FLOW_REACH, generator_halo, pitch_halo, pitch_reach, synthesis_halo, tiles
+from rvc_batch.engine.tiling import (
+    FLOW_REACH,
+    few_lengths,
+    generator_halo,
+    pitch_halo,
+    pitch_reach,
+    synthesis_halo,
+    synthesis_tiles,
+    tiles,
+)
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from rvc_batch.engine.types import F32, PitchTrack, SynthesisInputs
@@ -76,6 +85,32 @@ def test_decoding_in_tiles_equals_decoding_at_once(
         tiled = decoded_in_tiles(backend, latent, x, voice.config, size)
         assert tiled.shape == whole.shape
         assert np.abs(tiled - whole).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["v2_40k_f0", "v1_48k_nof0"])
+def test_frames_beyond_the_end_change_nothing_that_is_kept(
+    framework: str,
+    name: str,
+    open_networks: Callable[[str, str], Backend],
+    open_voice: Callable[[str, str], Voice],
+) -> None:
+    backend, voice = open_networks(framework, "tiny"), open_voice("tiny", name)
+    backend.load_voice(voice)
+    config, context, total = voice.config, 42, 150
+    x = random_inputs(config, total)
+    latent = np.random.default_rng(5).standard_normal((few_lengths(total), config.inter_channels)).astype(np.float32)
+    latent[total:] = 0
+    whole = backend.decode(latent[:total], x)
+    (tile,) = synthesis_tiles(context, total - context, total, 1_000, synthesis_halo(config))
+    assert (tile.first, tile.last) == (0, few_lengths(total))
+    padded = backend.decode(latent, x.cut(tile.first, tile.last))
+    hop = config.hop_samples
+    kept = slice(tile.keep_first * hop, tile.keep_last * hop)
+    assert np.abs(padded[kept] - whole[kept]).max() <= TOLERANCE
+    assert np.abs(padded[: total * hop] - whole).max() > 1e-3  # beyond what is kept they are heard
+
+    for masked, plain in zip(backend.encode_prior(x.cut(0, few_lengths(total))), backend.encode_prior(x), strict=True):
+        np.testing.assert_allclose(masked[:total], plain, atol=1e-5 * np.abs(plain).max())
 
 
 def positive(network: torch.nn.Module) -> torch.nn.Module:

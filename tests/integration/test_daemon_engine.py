@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from rvc_batch.config import Settings, WorkerSettings
+from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home
 from rvc_batch.jobs.models import JobState
+from rvc_batch.jobs.renderer import open_engine
 from tests.daemon_harness import ROOT, drop, jobs_of
 from tests.job_fakes import files_below
 
@@ -56,3 +59,16 @@ def test_dropped_file_is_converted_and_the_daemon_stays_light(
     assert failed.code == "E_INPUT_NOT_AUDIO"
     assert files_below(home.outbox) == ["ALTO/a.wav"]
     assert list((home.state / "scratch").iterdir()) == []
+
+
+def test_a_memory_limit_that_cannot_be_kept_keeps_the_worker_from_starting(
+    tmp_path: Path, checkpoints: Callable[[str], Path]
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    for name in ("hubert_base.pt", "rmvpe.pt"):
+        shutil.copy(checkpoints("tiny") / name, home.models)
+    shutil.copy(checkpoints("tiny") / "voices" / "v2_40k_f0_feat48.pth", home.voices / "alto.pth")
+    settings = Settings(worker=WorkerSettings(memory_limit="100 MB"))
+    with pytest.raises(SettingsInvalid, match=r"memory_limit is 0\.10 GB, but these networks need [\d.]+ GB at least"):
+        open_engine(home, settings).warm_up()

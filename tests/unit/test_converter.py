@@ -10,7 +10,7 @@ import soundfile as sf
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.dialect import dialect_named
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.engine.tiling import WorkSizes
+from rvc_batch.engine.tiling import WorkSizes, few_lengths
 from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
 from tests.engine_fakes import NumpyBackend, fake_voice
 from tests.unit.test_retrieval import write_index
@@ -35,16 +35,39 @@ def convert(folder: Path, wave: np.ndarray, rate: int, settings: ConversionSetti
     return out, rate_out, report
 
 
-@pytest.mark.parametrize("seed", range(60))
+def random_length_s(rng: np.random.Generator, seed: int) -> float:
+    """Return 10 ms to 5 minutes, evenly over the orders of magnitude; nine of ten files have 3 s at most."""
+    if seed < 2:
+        return (0.01, 300.0)[seed]
+    return float(np.exp(rng.uniform(np.log(0.01), np.log(300.0 if seed % 10 == 0 else 3.0))))
+
+
+@pytest.mark.parametrize("seed", range(200))
 def test_output_length_is_exact_for_random_lengths_and_rates(tmp_path: Path, seed: int) -> None:
+    """The arithmetic of frames, segments, tiles and resampling is the real one; the networks are not.
+
+    With networks two hundred files would take an hour. tests/exactness/test_lengths.py has a few of them.
+    """
     rng = np.random.default_rng(seed)
     rate = int(rng.choice([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000]))
-    samples = int(rng.integers(1, rate * 3)) if seed % 3 else int(rng.integers(1, rate // 50))
+    samples = max(round(random_length_s(rng, seed) * rate), 1)
     voice = fake_voice(int(rng.choice([32_000, 40_000, 48_000])), has_f0=bool(seed % 4))
     settings = QUIET.with_changes(resample_rate=int(rng.choice([0, 44_100])))
     out, rate_out, report = convert(tmp_path, speechlike(rate, samples), rate, settings, voice=voice)
     assert out.size == report.samples_out == round(samples * rate_out / rate)
     assert report.samples_in == samples
+
+
+def test_the_networks_see_few_shapes_however_many_lengths_there_are(tmp_path: Path) -> None:
+    backend = NumpyBackend()
+    for number, seconds in enumerate(np.geomspace(0.05, 90, 25)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        convert(folder, speechlike(8_000, round(seconds * 8_000)), 8_000, backend=backend)
+    shapes = {*backend.decoded, *(x.frames for x in backend.seen)}
+    assert shapes <= {few_lengths(n) for n in range(1, 5_400)}
+    assert all(x.valid <= x.frames for x in backend.seen)
+    assert len(backend.seen) > 25
 
 
 def test_a_long_file_is_cut_and_stays_exact_and_continuous(tmp_path: Path) -> None:
@@ -120,6 +143,20 @@ def test_stopping_at_a_segment_border_leaves_nothing_behind(tmp_path: Path) -> N
     assert seen[-1].seconds_total == 60
     assert not (tmp_path / "out.wav").exists()
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_the_pitch_of_a_long_file_tells_how_far_it_is_and_can_be_stopped(tmp_path: Path) -> None:
+    shares: list[float] = []
+
+    def stop_in_the_middle(progress: Progress) -> None:
+        assert progress.stage == "pitch"
+        shares.append(progress.stage_share)
+        if progress.stage_share > 0.5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        convert(tmp_path, speechlike(8_000, 8_000 * 125), 8_000, progress=stop_in_the_middle)
+    assert shares == [0.0, pytest.approx(8_192 / 12_701)]
 
 
 def test_a_speaker_the_voice_does_not_have_is_refused(tmp_path: Path) -> None:

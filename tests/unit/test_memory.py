@@ -10,7 +10,15 @@ import soundfile as sf
 
 from rvc_batch.engine.converter import Converter
 from rvc_batch.engine.dialect import RVC_2023
-from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, longest_segment, parse_size, plan_memory
+from rvc_batch.engine.memory import (
+    PITCH_TILE_RANGE,
+    TILE_RANGE,
+    Appetite,
+    Needs,
+    longest_segment,
+    parse_size,
+    plan_memory,
+)
 from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.resident_size import ResidentPeak, resident_size
 from rvc_batch.engine.segments import plan_segments
@@ -42,7 +50,8 @@ PUBLISHED = (
         gin_channels=256,
     ),
 )
-NEEDS = Needs.of(NumpyBackend.appetite, *PUBLISHED, loaded=850 << 20, rules=RVC_2023)
+APPETITE = Appetite(process=200 << 20, stages=96 << 20, scores=1, content=4, pitch=20, prior=20, decode=20)
+NEEDS = Needs.of(APPETITE, *PUBLISHED, loaded=850 << 20, rules=RVC_2023)
 
 
 def test_sizes_shrink_with_the_limit_and_what_they_need_stays_below_it() -> None:
@@ -70,7 +79,7 @@ def test_a_limit_too_small_says_the_least_that_works() -> None:
 
 def test_without_a_limit_narrow_networks_get_longer_tiles() -> None:
     narrow = Needs.of(
-        NumpyBackend.appetite,
+        APPETITE,
         NumpyBackend.content_config,
         NumpyBackend.pitch_config,
         fake_voice().config,
@@ -105,7 +114,7 @@ def test_a_converter_keeps_to_its_limit_and_gives_the_same_audio(tmp_path: Path)
     sf.write(tmp_path / "in.wav", np.random.default_rng(0).uniform(-0.3, 0.3, 16_000 * 50), 16_000, "FLOAT")
     settings = ConversionSettings(index_rate=0.0, output_format="wav32f")
     heard, shapes = [], []
-    for limit in (None, "400 MB"):
+    for limit in (None, "600 MB"):
         backend = NumpyBackend()
         converter = Converter(backend, scratch=tmp_path, memory_limit=parse_size(limit) if limit else None)
         converter.convert(tmp_path / "in.wav", tmp_path / "out.wav", voice=fake_voice(), settings=settings)

@@ -77,6 +77,16 @@ def test_mistakes_in_the_file_name_file_line_and_key(tmp_path: Path, text: str, 
         load_settings(Home(tmp_path), {})
 
 
+def test_a_memory_limit_is_a_size_or_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert load_settings(home, {}).worker.memory_limit_bytes() is None
+    home.config_file.write_text('[worker]\nmemory_limit = "1500 MB"\n')
+    assert load_settings(home, {}).worker.memory_limit_bytes() == 1_500_000_000
+    home.config_file.write_text('[worker]\nmemory_limit = "much"\n')
+    with pytest.raises(SettingsInvalid, match=r":2: worker\.memory_limit: .*such as '1500 MB' or '2 GB'"):
+        load_settings(home, {})
+
+
 def test_home_is_the_option_then_the_environment_then_the_checkout(tmp_path: Path) -> None:
     assert locate_home(tmp_path, {"RVC_BATCH_HOME": "/elsewhere"}).root == tmp_path
     assert locate_home(None, {"RVC_BATCH_HOME": str(tmp_path)}).root == tmp_path

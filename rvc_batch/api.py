@@ -6,7 +6,7 @@ The worker composes the same parts once and keeps them; this is the short form f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from rvc_batch.errors import SettingsInvalid, VoiceNotChosen
 
 if TYPE_CHECKING:
     from rvc_batch.config import Home
-    from rvc_batch.engine.converter import Progress
+    from rvc_batch.engine.converter import Analysis, Progress
     from rvc_batch.engine.settings import ConversionSettings
     from rvc_batch.engine.types import ConversionReport, PitchTrack
     from rvc_batch.engine.voice import Voice
@@ -81,6 +81,18 @@ def pitch(
     Raises:
         InputError, ModelError, ConfigError.
     """
+    (found,) = analyse([source], backend=backend, home=home, dialect=dialect)
+    return found.pitch
+
+
+def analyse(
+    sources: Sequence[Path | str], *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+) -> list[Analysis]:
+    """Return f0 and segment borders of audio files; the networks are loaded once.
+
+    Raises:
+        InputError, ModelError, ConfigError.
+    """
     from rvc_batch.config import locate_home
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
@@ -90,7 +102,8 @@ def pitch(
     store = _store(at)
     rules = dialect_named(dialect)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
-    return Converter(engine, scratch=_scratch(at)).pitch_of_file(Path(source), rules)
+    converter = Converter(engine, scratch=_scratch(at))
+    return [converter.analyse(Path(source), rules) for source in sources]
 
 
 def _store(home: Home) -> ModelStore:

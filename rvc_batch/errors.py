@@ -12,7 +12,8 @@
     ├── ConfigError                settings, sidecars, options                   never retried
     │   ├── SettingsInvalid        E_CONFIG
     │   ├── SidecarInvalid         E_CONFIG_SIDECAR
-    │   └── HomeInvalid            E_CONFIG_HOME
+    │   ├── HomeInvalid            E_CONFIG_HOME
+    │   └── ExtraMissing           E_EXTRA_MISSING
     ├── ModelError                 networks, voices, indexes                     refunded once
     │   ├── ModelMissing           E_MODEL_MISSING
     │   ├── ModelCorrupt           E_MODEL_CORRUPT
@@ -137,6 +138,12 @@ class HomeInvalid(ConfigError):
     """The folders of the home cannot be used as they are."""
 
     code = "E_CONFIG_HOME"
+
+
+class ExtraMissing(ConfigError):
+    """What was asked for needs a package that is not installed."""
+
+    code = "E_EXTRA_MISSING"
 
 
 class ModelError(RvcBatchError):

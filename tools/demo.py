@@ -112,13 +112,13 @@ def list_jobs() -> list[dict[str, Any]]:
 
 
 def draw(before: Path, after: Path) -> Path:
-    """Draw waveform, mel and f0 of input and output."""
-    import rvc_batch
-    from rvc_batch.plots import draw_conversion
+    """Draw mel, f0, loudness and segment borders of input and output, as `rvc-batch job ID --plot` does."""
+    from rvc_batch.api import analyse
+    from rvc_batch.plots.conversion import Side, draw_conversion
 
     picture = HOME / "conversion.png"
-    tracks = [rvc_batch.pitch(path, home=HOME) for path in (before, after)]
-    draw_conversion(before, after, *tracks, picture)
+    first, second = analyse([before, after], home=HOME)
+    draw_conversion(Side("in", before, first.pitch), Side("out", after, second.pitch), first.borders_s, picture)
     return picture
 
 

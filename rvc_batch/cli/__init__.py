@@ -29,7 +29,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, run, service, status, upkeep
+    from rvc_batch.cli import convert, jobs, models, run, service, stats, status, upkeep
 
     app = typer.Typer(
         name="rvc-batch",
@@ -62,6 +62,7 @@ def build_app() -> typer.Typer:
     jobs.register(app)
     run.register(app)
     service.register(app)
+    stats.register(app)
     status.register(app)
     upkeep.register(app)
     return app

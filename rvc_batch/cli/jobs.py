@@ -13,7 +13,7 @@ import typer
 from rvc_batch.cli import options
 from rvc_batch.cli.context import Context
 from rvc_batch.cli.printing import ago, as_json, columns, length, printable, size
-from rvc_batch.errors import RvcBatchError, SettingsInvalid
+from rvc_batch.errors import JobStateConflict, RvcBatchError, SettingsInvalid, SourceGone
 
 if TYPE_CHECKING:
     from rvc_batch.jobs.models import Attempt, Event, Job
@@ -60,6 +60,12 @@ def jobs(
 def job(
     ctx: typer.Context,
     number: Annotated[int, typer.Argument(metavar="ID", help="Number of a job, as `jobs` shows it.")],
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw mel and loudness of input and output, f0 of both, and segment borders."
+        ),
+    ] = None,
     json: options.AsJson = False,
 ) -> None:
     """Show everything about one job: settings, attempts, stage timings, journal, traceback."""
@@ -67,10 +73,11 @@ def job(
 
     with closing(QueueReader.open_readonly(_context(ctx).home.database)) as reader:
         found, attempts, events = reader.get(number), reader.attempts(number), reader.events(number)
+    picture = {} if plot is None else {"plot": str(_draw(_context(ctx), found, plot.expanduser().absolute()))}
     if json:
-        typer.echo(as_json(job=found, attempts=attempts, events=events))
+        typer.echo(as_json(job=found, attempts=attempts, events=events, **picture))
     else:
-        typer.echo("\n".join(_whole_job(found, attempts, events)))
+        typer.echo("\n".join([*_whole_job(found, attempts, events), *picture.values()]))
 
 
 def retry(
@@ -173,6 +180,35 @@ def add(
             typer.echo(f"added {printable(str(added[-1]))}")
     if json:
         typer.echo(as_json(added=[str(path) for path in added]))
+
+
+def _draw(context: Context, found: Job, picture: Path) -> Path:
+    """Draw a job that is done; the pitch network is run on both ends."""
+    from rvc_batch.api import analyse
+    from rvc_batch.jobs.models import JobState
+    from rvc_batch.jobs.publish import output_path
+    from rvc_batch.jobs.sources import Sources
+    from rvc_batch.plots.conversion import Side, draw_conversion
+    from rvc_batch.plots.figure import require_matplotlib
+
+    require_matplotlib()
+    if found.state is not JobState.DONE:
+        raise JobStateConflict(f"job {found.id} is {found.state}; a picture needs its output, so wait until it is done")
+    source = Sources(context.home, keep_sources=True).look_up(found)
+    result = output_path(context.home.outbox, found)
+    for path, what in ((source, "source"), (result, "output")):
+        if path is None or not path.is_file():
+            raise SourceGone(f"the {what} of job {found.id} is not there any more; a picture needs both ends")
+    assert source is not None
+    before, after = analyse(
+        [source, result],
+        backend=context.settings.worker.backend,
+        home=context.home.root,
+        dialect=found.settings.dialect,
+    )
+    sides = Side(f"in: {source.name}", source, before.pitch), Side(f"out: {result.name}", result, after.pitch)
+    draw_conversion(*sides, before.borders_s, picture)
+    return picture
 
 
 def _context(ctx: typer.Context) -> Context:

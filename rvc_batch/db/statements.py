@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from rvc_batch.db.schema import arrivals, attempts, jobs, meta, stage_timings
+from rvc_batch.db.schema import arrivals, attempts, events, jobs, meta, stage_timings
 
 Statement: TypeAlias = Any  # SQLAlchemy's own type spells out every column
 
@@ -166,6 +166,45 @@ def stage_seconds_since(since: float) -> Statement:
         .where(attempts.c.ended_at >= since)
         .group_by(stage_timings.c.stage)
     )
+
+
+def ended_between(since: float, until: float) -> Statement:
+    """Select what `stats` sums up of jobs that ended in this stretch of time."""
+    return sa.select(
+        jobs.c.state,
+        jobs.c.voice,
+        jobs.c.finished_at,
+        jobs.c.seconds_in,
+        jobs.c.wall_seconds,
+        (jobs.c.started_at - jobs.c.created_at).label("wait"),
+        jobs.c.error_code.label("code"),
+    ).where(jobs.c.finished_at >= since, jobs.c.finished_at < until)
+
+
+def timings_between(since: float, until: float) -> Statement:
+    """Select the stage timings of attempts that ended in this stretch of time."""
+    return (
+        sa.select(attempts.c.ended_at, stage_timings.c.stage, stage_timings.c.seconds)
+        .join(attempts, attempts.c.id == stage_timings.c.attempt_id)
+        .where(attempts.c.ended_at >= since, attempts.c.ended_at < until)
+        .order_by(stage_timings.c.attempt_id, stage_timings.c.seq)
+    )
+
+
+def queue_steps_since(since: float) -> Statement:
+    """Select when the queue grew (+1) or shrank (-1) by a job."""
+    into, out = events.c.to_state == "queued", events.c.from_state == "queued"
+    step = sa.case((into, 1), else_=0) - sa.case((out, 1), else_=0)
+    return (
+        sa.select(events.c.at, step.label("step"))
+        .where(events.c.at >= since, step != 0)
+        .order_by(events.c.at, events.c.id)
+    )
+
+
+def queued_count() -> Statement:
+    """Count queued jobs."""
+    return sa.select(sa.func.count()).select_from(jobs).where(in_state("queued"))
 
 
 def meta_value(key: str) -> Statement:

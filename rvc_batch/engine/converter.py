@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rvc_batch.engine import loudness
@@ -17,20 +18,29 @@ from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress,
 from rvc_batch.engine.dialect import Dialect, dialect_named
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
-from rvc_batch.engine.network_config import HOP_16K
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.pitch_windows import track_pitch
 from rvc_batch.engine.preparation import MIN_SAMPLES
 from rvc_batch.engine.retrieval import FeatureIndex
+from rvc_batch.engine.segments import find_cuts, plan_segments
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.engine.types import ConversionReport, PitchTrack
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
 
-__all__ = ["V2_LAYER", "Converter", "Progress"]
+__all__ = ["V2_LAYER", "Analysis", "Converter", "Progress"]
 
 RESIDENT_INDEXES = 4
 PITCH_ALONE = WorkSizes(tile_frames=TILE_RANGE[1], pitch_tile_frames=PITCH_TILE_RANGE[1])  # no voice is involved
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a file without a voice: `pitch` at 100 frames per second, `borders_s` where segments meet."""
+
+    pitch: PitchTrack
+    borders_s: tuple[float, ...]
 
 
 class Converter:
@@ -144,6 +154,14 @@ class Converter:
         Raises:
             InputError: see `decode_to_scratch`.
         """
+        return self.analyse(source, rules).pitch
+
+    def analyse(self, source: Path, rules: Dialect) -> Analysis:
+        """Return f0 of an audio file, and where a conversion would cut it.
+
+        Raises:
+            InputError: see `decode_to_scratch`.
+        """
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pitch-", dir=self._scratch) as name:
             folder = Path(name)
@@ -151,5 +169,7 @@ class Converter:
             gain = loudness.input_gain(decoded.info.peak)
             signal = highpass_to_file(decoded.signal, folder / "filtered.f64", gain)
             track = track_pitch(self.backend, signal, rules, PITCH_ALONE, progress=lambda _: None)
+            cuts = find_cuts(signal, rules)
+            borders = [s.start / SAMPLE_RATE_16K for s in plan_segments(cuts, signal.samples, rules, exact=True)[1:]]
         context = rules.pad // HOP_16K
-        return track.cut(context, context + 1 + signal.samples // HOP_16K)
+        return Analysis(track.cut(context, context + 1 + signal.samples // HOP_16K), tuple(borders))

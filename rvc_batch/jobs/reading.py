@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,6 +18,7 @@ from rvc_batch.jobs.box_records import DRAIN_KEY, PAUSE_KEY, VERSION_KEY, arriva
 from rvc_batch.jobs.models import ACTIVE, Arrival, Attempt, Event, Job, JobState, PauseState, WorkerRecord
 from rvc_batch.jobs.records import attempt_of, event_of, job_of
 
+T = TypeVar("T")
 Jobs: TypeAlias = list[Job]  # `list` is also the name of a method below
 Attempts: TypeAlias = list[Attempt]
 Events: TypeAlias = list[Event]
@@ -44,6 +45,10 @@ class QueueReader:
     def close(self) -> None:
         """Close all connections."""
         self._db.close()
+
+    def ask(self, question: Callable[[Connection], T]) -> T:
+        """Answer a question of another file of this package, in one read transaction."""
+        return self._db.read(question)
 
     def get(self, job_id: int) -> Job:
         """Return one job.

@@ -79,15 +79,14 @@ class Sources:
 
     def set_aside(self, job: Job) -> Path | None:
         """Return where in failed/ the source of a job lies, recognised by its content, or None."""
-        folder = self._home.failed / Path(os.fsdecode(job.source_rel)).parent
-        own = os.fsencode(_own_name(job.source_rel))
-        for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
-            try:
-                if durable.digest(folder / name)[0] == job.content_sha256:
-                    return folder / name
-            except OSError:
-                continue
-        return None
+        return _by_content(self._home.failed, job)
+
+    def look_up(self, job: Job) -> Path | None:
+        """Return where the source of a job is now, whatever became of the job, or None."""
+        path = self.path(job)
+        if path.is_file():
+            return path
+        return _by_content(self._home.processed, job) or self.set_aside(job)
 
     def settle(self, job: Job) -> None:
         """Move the source of a job that has ended to where the user finds it. Can be repeated.
@@ -172,6 +171,19 @@ class Sources:
         found.unlink()
         _error_file(found).unlink(missing_ok=True)
         return True
+
+
+def _by_content(base: Path, job: Job) -> Path | None:
+    """Return the file below `base` that has the name of the source, or a numbered one, and its content."""
+    folder = base / Path(os.fsdecode(job.source_rel)).parent
+    own = os.fsencode(_own_name(job.source_rel))
+    for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
+        try:
+            if durable.digest(folder / name)[0] == job.content_sha256:
+                return folder / name
+        except OSError:
+            continue
+    return None
 
 
 def companions(folder: Path, name: str) -> list[Path]:

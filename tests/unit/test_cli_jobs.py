@@ -1,29 +1,39 @@
 """The commands that read and steer the queue, through the command line itself."""
 
+import dataclasses
+import hashlib
 import json
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from rvc_batch.engine.converter import Analysis
 from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.types import PitchTrack
 from rvc_batch.errors import (
     DatabaseUnusable,
+    ExtraMissing,
     FolderGone,
     InputUnreadable,
     JobNotFound,
+    JobStateConflict,
     RetryClass,
     RvcBatchError,
     SettingsInvalid,
+    SourceGone,
     VoiceUnknown,
 )
 from rvc_batch.home import Home
 from rvc_batch.jobs import add as add_module
-from rvc_batch.jobs.models import JobState
+from rvc_batch.jobs.models import Job, JobState
 from rvc_batch.jobs.queue import Queue
 from tests.cli_harness import run
-from tests.queue_fakes import FakeClock, claimed, error, finished, queued
+from tests.job_fakes import write_audio
+from tests.queue_fakes import FakeClock, claimed, error, finished, new_job, queued
 
 
 @pytest.fixture
@@ -342,3 +352,62 @@ def test_every_command_has_help_and_json(home: Home, command: str) -> None:
     shown = run(home, command, "--help").stdout
     assert "--json" in shown
     assert "Usage" in shown
+
+
+# --- the picture of a job ---
+
+
+@pytest.fixture
+def analysed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Stand in for the pitch network; return what it was asked about."""
+    asked: list[Path] = []
+
+    def analyse(sources: list[Path], **_: object) -> list[Analysis]:
+        asked.extend(sources)
+        return [Analysis(PitchTrack(np.full(10, 220.0, np.float32)), (0.05,)) for _ in sources]
+
+    monkeypatch.setattr("rvc_batch.api.analyse", analyse)
+    return asked
+
+
+def job_with_audio(home: Home, queue: Queue) -> tuple[Job, Path]:
+    """Return a job whose source was sorted into processed/ under a numbered name, and its result."""
+    for name, seed in (("take.wav", 1), ("take (2).wav", 2)):
+        (home.processed / "anna").mkdir(exist_ok=True)
+        write_audio(home.processed / "anna" / name, seed=seed)
+    own = (home.processed / "anna" / "take (2).wav").read_bytes()
+    new = dataclasses.replace(new_job(), content_sha256=hashlib.sha256(own).hexdigest())
+    queue.enqueue(queue.submit(new).id)
+    job = finished(queue, claimed(queue))
+    result = home.outbox / "anna" / "take.wav"
+    result.parent.mkdir()
+    write_audio(result, seed=3)
+    return job, result
+
+
+def test_picture_of_a_job_is_drawn_from_its_own_source_and_result(
+    home: Home, queue: Queue, analysed: list[Path], tmp_path: Path
+) -> None:
+    job, result = job_with_audio(home, queue)
+    picture = tmp_path / "p.png"
+    told = json.loads(run(home, "job", str(job.id), "--plot", str(picture), "--json").stdout)
+    assert told["plot"] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert analysed == [home.processed / "anna" / "take (2).wav", result]
+
+
+def test_picture_needs_both_ends_of_a_job_that_is_done(
+    home: Home, queue: Queue, analysed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, result = job_with_audio(home, queue)
+    waiting = queued(queue, "waits.wav")
+    picture = str(tmp_path / "p.png")
+    with pytest.raises(JobStateConflict, match="is queued; a picture needs its output"):
+        run(home, "job", str(waiting.id), "--plot", picture)
+    result.unlink()
+    with pytest.raises(SourceGone, match="the output of job 1 is not there any more"):
+        run(home, "job", str(job.id), "--plot", picture)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ExtraMissing, match="pip install matplotlib"):
+        run(home, "job", str(job.id), "--plot", picture)
+    assert analysed == []

@@ -8,6 +8,7 @@ import pytest
 import soundfile as sf
 
 from rvc_batch.engine.converter import Converter, Progress
+from rvc_batch.engine.dialect import dialect_named
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
@@ -55,6 +56,20 @@ def test_a_long_file_is_cut_and_stays_exact_and_continuous(tmp_path: Path) -> No
     assert out.size == round((90 * rate + 37) * rate_out / rate)
     # the fake voice hums a constant f0: a jump of the phase at a seam would be a step far above this slope
     assert np.abs(np.diff(out[1_000:])).max() < 0.02
+
+
+def test_analysis_knows_the_borders_of_the_conversion(tmp_path: Path) -> None:
+    cuts: list[int] = []
+
+    def inspect(name: str, array: np.ndarray) -> None:
+        cuts.extend(map(int, array) if name == "split" else ())
+
+    _, _, report = convert(tmp_path, speechlike(16_000, 90 * 16_000), 16_000, inspect=inspect)
+    converter = Converter(NumpyBackend(), scratch=tmp_path / "scratch")  # type: ignore[arg-type]
+    found = converter.analyse(tmp_path / "in.wav", dialect_named("rvc-2023"))
+    assert len(found.borders_s) == report.segments - 1 == 2
+    assert found.borders_s == tuple(cut // 160 * 160 / 16_000 for cut in cuts)
+    assert found.pitch.frames == 1 + 90 * 100
 
 
 def test_upstream_seams_keep_upstreams_shorter_length(tmp_path: Path) -> None:

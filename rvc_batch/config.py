@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rvc_batch.engine.backend import BACKENDS
 from rvc_batch.engine.memory import parse_size
@@ -18,7 +19,18 @@ from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home, locate_home
 
-__all__ = ["Home", "RetentionSettings", "Settings", "WatchSettings", "WorkerSettings", "load_settings", "locate_home"]
+__all__ = [
+    "Home",
+    "HookSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "RetentionSettings",
+    "Settings",
+    "WatchSettings",
+    "WorkerSettings",
+    "load_settings",
+    "locate_home",
+]
 
 
 NOT_SETTINGS = ("RVC_BATCH_HOME", "RVC_BATCH_FAILPOINTS")  # read by rvc_batch.home and jobs.failpoints
@@ -80,6 +92,44 @@ class RetentionSettings(_Section):
     logs_days: float = Field(90.0, ge=0, description="rotated logs")
 
 
+class HookSettings(_Section):
+    """A command or URL that is told what happens."""
+
+    on: tuple[Literal["done", "failed", "paused", "idle"], ...] = ("done", "failed", "paused", "idle")
+    command: tuple[str, ...] = ()
+    url: str = ""
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the log and the outbox call it; of a URL only scheme and host, because the rest may be a secret."""
+        parts = urlsplit(self.url)
+        return self.name or (self.command[0] if self.command else f"{parts.scheme}://{parts.hostname}")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("expected either a command or a url")
+        if self.url and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
+            raise ValueError("expected a url that begins with http:// or https://")
+        return self
+
+
+class LogSettings(_Section):
+    """The log of the daemon."""
+
+    format: Literal["text", "json"] = "text"
+    max_mb: float = Field(10.0, gt=0, le=10_000)
+    kept: int = Field(5, ge=1, le=1000)
+
+
+class MetricsSettings(_Section):
+    """A file in Prometheus' text format, for its textfile collector."""
+
+    textfile: str = ""
+    every_seconds: float = Field(30.0, ge=1, le=3600)
+
+
 class Settings(_Section):
     """All of `rvc-batch.toml`."""
 
@@ -89,7 +139,19 @@ class Settings(_Section):
     watch: WatchSettings = WatchSettings()
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()
+    hooks: tuple[HookSettings, ...] = ()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+    prevent_sleep: bool = True
     conversion: dict[str, Any] = {}
+
+    @field_validator("hooks")
+    @classmethod
+    def _told_apart(cls, value: tuple[HookSettings, ...]) -> tuple[HookSettings, ...]:
+        keys = [hook.key for hook in value]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"expected hooks with names of their own, these are called {', '.join(sorted(keys))}")
+        return value
 
     @field_validator("conversion")
     @classmethod

@@ -36,6 +36,7 @@
     ├── JobStateConflict           E_JOB_STATE
     ├── DaemonRunning              E_DAEMON_RUNNING
     ├── ServiceFailed              E_SERVICE
+    ├── HookFailed             E_HOOK            a hook did not take what it was told; it is told again later
     ├── LeaseLost                  E_LEASE_LOST      another claim owns the job: drop the work, write nothing
     └── Stopped                    E_STOPPED         cancellation or shutdown noticed between two segments
 
@@ -285,6 +286,13 @@ class ServiceFailed(RvcBatchError):
 
     code = "E_SERVICE"
     retry = RetryClass.NEVER
+
+
+class HookFailed(RvcBatchError):
+    """A hook did not take what it was told."""
+
+    code = "E_HOOK"
+    retry = RetryClass.DROP
 
 
 class LeaseLost(RvcBatchError):

@@ -59,6 +59,7 @@ def asked() -> dict[str, statements.Statement]:
         "stage_seconds_since": statements.stage_seconds_since(since),
         "meta_value": statements.meta_value(key),
         "all_arrivals": statements.all_arrivals(),
+        "hooks_behind": statements.hooks_behind(),
     }
 
 

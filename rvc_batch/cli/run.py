@@ -71,8 +71,15 @@ def run(
         values["worker"]["backend"] = backend
         return Settings.model_validate(values)
 
-    def open_logs() -> None:
-        logs.configure(context.home.logs, level=log_level, to_stderr=not service)
+    def open_logs(settings: Settings) -> None:
+        logs.configure(
+            context.home.logs,
+            level=log_level,
+            to_stderr=not service,
+            as_json=settings.log.format == "json",
+            max_bytes=int(settings.log.max_mb * 1e6),
+            kept=settings.log.kept,
+        )
 
     def beat() -> None:
         notifier.beat()
@@ -81,7 +88,7 @@ def run(
     def serve() -> None:
         settings = with_backend(context.settings)
         Folders(context.home).create()
-        open_logs()
+        open_logs(settings)
         chosen = DaemonOptions(
             until_idle=until_idle,
             reopen_logs=open_logs,

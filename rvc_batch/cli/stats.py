@@ -1,4 +1,4 @@
-"""`rvc-batch stats`: what the box did."""
+"""`rvc-batch stats` and `rvc-batch metrics`: what the box did, for people and for programs that watch it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the tree."""
-    app.command()(stats)
+    for command in (stats, metrics):
+        app.command()(command)
 
 
 def stats(
@@ -51,6 +52,17 @@ def stats(
         draw_timeline(found.timeline, plot.expanduser().absolute())
     picture = {} if plot is None else {"plot": str(plot)}
     typer.echo(as_json(stats=found, **picture) if json else "\n".join([*_lines(found), *picture.values()]))
+
+
+def metrics(ctx: typer.Context, json: options.AsJson = False) -> None:
+    """Print the box as numbers in Prometheus' text format; works with the daemon down, too."""
+    from rvc_batch.jobs.metrics import metrics_text, read_metrics
+    from rvc_batch.jobs.reading import QueueReader
+
+    context: Context = ctx.obj
+    with closing(QueueReader.open_readonly(context.home.database)) as reader:
+        found = read_metrics(context.home, reader, now=time.time())
+    typer.echo(as_json(metrics=found) if json else metrics_text(found), nl=json)
 
 
 def start_of(since: str, now: float) -> float:

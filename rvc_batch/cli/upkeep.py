@@ -72,8 +72,12 @@ def doctor(
     """
     from rvc_batch.jobs.doctor import examine
     from rvc_batch.jobs.findings import Level
+    from rvc_batch.service.checks import examine_service
+    from rvc_batch.service.machine import RealMachine
+    from rvc_batch.service.presence import installed_service
 
-    found = list(examine(_context(ctx).home, deep=deep))
+    home = _context(ctx).home
+    found = [*examine(home, deep=deep), *examine_service(RealMachine(), installed_service(home))]
     worst = max(finding.level.severity for finding in found)
     if json:
         typer.echo(as_json(findings=found, exit_code=worst))

@@ -41,6 +41,7 @@ class Database:
         self._reads = engine.execution_options(deferred=True)
         self._busy_waits = busy_waits
         self._identity = _identity(path)
+        self.busy_waits = 0  # how often the write lock could not be had in time
 
     def write(self, body: Callable[[Connection], T]) -> T:
         """Run `body` in one transaction that holds the write lock from its start.
@@ -58,7 +59,9 @@ class Database:
             except sa.exc.IntegrityError:
                 raise
             except (sa.exc.DBAPIError, sqlite3.Error) as e:
-                if error_name(e).startswith("SQLITE_BUSY") and wait < self._busy_waits:
+                is_busy = error_name(e).startswith("SQLITE_BUSY")
+                self.busy_waits += is_busy
+                if is_busy and wait < self._busy_waits:
                     logger.warning(
                         "%s is locked by another process, waiting (%d of %d)", self.path, wait, self._busy_waits
                     )

@@ -215,6 +215,22 @@ events = sa.Table(
 )
 sa.Index("ix_events_job_id", events.c.job_id, events.c.id)
 
+deliveries = sa.Table(  # what hooks are to be told (jobs/notices.py)
+    "deliveries",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("hook", sa.Text, nullable=False),
+    sa.Column("event", sa.String(12), nullable=False),
+    sa.Column("at", Real, nullable=False),
+    sa.Column("body_json", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try_at", Real, nullable=False),
+    sa.Column("dropped_at", Real),  # when it was given up
+    sa.Column("last_error", sa.Text, nullable=False),
+    sa.CheckConstraint("event IN ('done', 'failed', 'paused', 'idle')", name="event_known"),
+)
+sa.Index("ix_deliveries_hook", deliveries.c.hook, deliveries.c.id)
+
 meta = sa.Table(
     "meta",
     metadata,

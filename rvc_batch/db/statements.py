@@ -7,11 +7,12 @@ tools/compile_statements.py. Nothing here runs a statement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from rvc_batch.db.schema import arrivals, attempts, events, jobs, meta, stage_timings
+from rvc_batch.db.schema import arrivals, attempts, deliveries, events, jobs, meta, stage_timings
 
 Statement: TypeAlias = Any  # SQLAlchemy's own type spells out every column
 
@@ -244,12 +245,72 @@ def queued_count() -> Statement:
     return sa.select(sa.func.count()).select_from(jobs).where(in_state("queued"))
 
 
+def oldest_queued() -> Statement:
+    """Select when the job was queued that has waited longest."""
+    return sa.select(sa.func.min(jobs.c.queued_at)).where(in_state("queued"))
+
+
+def last_success() -> Statement:
+    """Select when a job was last done."""
+    return sa.select(sa.func.max(jobs.c.finished_at)).where(in_state("done"))
+
+
+def failed_attempts() -> Statement:
+    """Count attempts by error code."""
+    return (
+        sa.select(attempts.c.error_code, sa.func.count())
+        .where(attempts.c.error_code.is_not(None))
+        .group_by(attempts.c.error_code)
+        .order_by(attempts.c.error_code)
+    )
+
+
+def work_per_voice() -> Statement:
+    """Sum up seconds of audio and of work of the jobs that are done, per voice."""
+    return (
+        sa.select(jobs.c.voice, sa.func.sum(jobs.c.seconds_in), sa.func.sum(jobs.c.wall_seconds))
+        .where(in_state("done"), jobs.c.wall_seconds > 0)
+        .group_by(jobs.c.voice)
+        .order_by(jobs.c.voice)
+    )
+
+
+def stage_histogram(limits: Sequence[float]) -> Statement:
+    """Count and sum up the seconds per voice and stage of done jobs, and count those within each limit."""
+    seconds = stage_timings.c.seconds
+    within = (sa.func.sum(sa.case((seconds <= limit, 1), else_=0)) for limit in limits)
+    return (
+        sa.select(jobs.c.voice, stage_timings.c.stage, sa.func.count(), sa.func.sum(seconds), *within)
+        .join(attempts, attempts.c.id == stage_timings.c.attempt_id)
+        .join(jobs, jobs.c.id == attempts.c.job_id)
+        .where(attempts.c.outcome == "done")
+        .group_by(jobs.c.voice, stage_timings.c.stage)
+        .order_by(jobs.c.voice, stage_timings.c.stage)
+    )
+
+
 def meta_value(key: str) -> Statement:
     """Select what is stored under this key."""
     return sa.select(meta.c.value).where(meta.c.key == key)
 
 
 META: Statement = sa.select(meta.c.value).where(meta.c.key == sa.bindparam("of_key"))
+
+
+def hooks_behind() -> Statement:
+    """Count per hook what it was not told yet and what was given up, with the latest error."""
+    given_up = sa.func.sum(sa.case((deliveries.c.dropped_at.is_not(None), 1), else_=0))
+    return (
+        sa.select(
+            deliveries.c.hook,
+            sa.func.count().label("events"),
+            given_up.label("given_up"),
+            sa.func.max(deliveries.c.last_error).label("error"),
+        )
+        .where(deliveries.c.tries > 0)
+        .group_by(deliveries.c.hook)
+        .order_by(deliveries.c.hook)
+    )
 
 
 def all_arrivals() -> Statement:

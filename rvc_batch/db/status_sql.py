@@ -63,3 +63,9 @@ ALL_ARRIVALS = """
 SELECT arrivals.path, arrivals.first_seen, arrivals.last_change, arrivals.size, arrivals.verdict, arrivals.reason FROM
 arrivals ORDER BY arrivals.path
 """
+
+HOOKS_BEHIND = """
+SELECT deliveries.hook, count(*) AS events, sum(CASE WHEN (deliveries.dropped_at IS NOT NULL) THEN 1 ELSE 0 END) AS
+given_up, max(deliveries.last_error) AS error FROM deliveries WHERE deliveries.tries > 0 GROUP BY deliveries.hook
+ORDER BY deliveries.hook
+"""

@@ -17,6 +17,7 @@ from rvc_batch.db.engine import Database
 from rvc_batch.db.schema import arrivals, meta, workers
 from rvc_batch.jobs.box_records import DRAIN_KEY, PAUSE_KEY
 from rvc_batch.jobs.models import Arrival, JobError
+from rvc_batch.jobs.notices import Notices
 from rvc_batch.jobs.reading import QueueReader
 from rvc_batch.jobs.retry_policy import PAUSE_SECONDS
 from rvc_batch.version import __version__
@@ -28,6 +29,15 @@ class BoxState(QueueReader):
     def __init__(self, database: Database, clock: Callable[[], float] = time.time, *, host: str | None = None) -> None:
         super().__init__(database, clock)
         self._host = platform.node() if host is None else host
+
+    @property
+    def busy_waits(self) -> int:
+        """How often the write lock could not be had in time."""
+        return self._db.busy_waits
+
+    def notices(self) -> Notices:
+        """Return the outbox of the hooks in this database."""
+        return Notices(self._db, self._clock)
 
     def pause(self, reason: str) -> None:
         """Let no job be claimed until `resume`."""

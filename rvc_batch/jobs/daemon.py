@@ -20,10 +20,12 @@ from rvc_batch.config import Settings, load_settings
 from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
+from rvc_batch.jobs.awake import Awake
 from rvc_batch.jobs.backup import back_up_if_due
 from rvc_batch.jobs.failpoints import RECOVERY_FINISHED, RECOVERY_RELEASED, failpoint
 from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.heartbeat import HeartbeatFile
+from rvc_batch.jobs.hooks import call
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.machine import raise_open_files
@@ -31,6 +33,7 @@ from rvc_batch.jobs.machine_probe import probe_machine
 from rvc_batch.jobs.models import ACTIVE, Job, JobState
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
+from rvc_batch.jobs.reporter import Call, Reporter
 from rvc_batch.jobs.request import Choices
 from rvc_batch.jobs.retention import prune
 from rvc_batch.jobs.selftest import Probe, SelfTest
@@ -57,9 +60,10 @@ class DaemonOptions:
     voices: Callable[[Home], tuple[str, ...]] = voice_names
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
-    reopen_logs: Callable[[], None] = lambda: None
+    reopen_logs: Callable[[Settings], None] = lambda _: None
     started_by: str = "a terminal"
     probe: Probe = probe_machine
+    call_hook: Call = call
     on_beat: Callable[[], None] = lambda: None  # once a second while main loop and watcher live
     adjust: Callable[[Settings], Settings] = lambda settings: settings  # what the command line overrules, on reload
 
@@ -75,6 +79,7 @@ class Daemon:
         self._wants_reload = False
         self._last_error: str | None = None
         self._supervisor: Supervisor | None = None
+        self._awake = Awake()
         self._self_test = SelfTest(home, lambda: self._settings, probe=self._options.probe, clock=self._options.clock)
 
     def run(self) -> None:
@@ -124,10 +129,14 @@ class Daemon:
         thread = threading.Thread(target=_survive, args=(watcher,), name="watcher")
         thread.start()
         self._self_test.start()
+        notices = queue.notices()
+        reporter = Reporter(home, lambda: self._settings, notices, call=options.call_hook, clock=options.clock)
+        reporter.start()
         heartbeat = HeartbeatFile(home, options.clock(), options.started_by)
         try:
             self._loop(queue, sources, supervisor, watcher, heartbeat, thread)
         finally:
+            self._awake.release()
             self._self_test.stop()
             watcher.stop()
             thread.join()
@@ -136,6 +145,7 @@ class Daemon:
             _await_end(supervisor)
             supervisor.close()
             heartbeat.remove()
+            reporter.stop()
         logger.info("stopped")
 
     def _loop(
@@ -155,6 +165,7 @@ class Daemon:
                 if not stopping:
                     queue.check_file()  # before anything is written into a file that was deleted
                 supervisor.tick(TICK_SECONDS)
+                self._awake.hold(self._settings.prevent_sleep and not supervisor.is_idle)
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
                     sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
                     back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
@@ -173,7 +184,7 @@ class Daemon:
                 time.sleep(TICK_SECONDS)
             self._note(error or watcher.status().error or _start_trouble(supervisor))
             if time.monotonic() - beat >= BEAT_SECONDS:
-                self._beat(heartbeat, supervisor, watcher)
+                self._beat(heartbeat, queue, supervisor, watcher)
                 beat = time.monotonic()
             if watching.is_alive() or stopping:  # a slow look at the inbox is no dead one
                 self._options.on_beat()
@@ -216,24 +227,32 @@ class Daemon:
     def _reload(self, supervisor: Supervisor, sources: Sources) -> None:
         """Read the settings again and reopen the log; bad settings change nothing."""
         self._wants_reload = False
+        found, complaint = self._settings, None
         try:
-            self._options.reopen_logs()
-            self._settings = self._options.adjust(load_settings(self._home))
+            found = self._options.adjust(load_settings(self._home))
         except (ConfigError, OSError) as e:
-            logger.error("the settings stay as they were: %s", e)
+            complaint = e
+        try:
+            self._options.reopen_logs(found)
+        except OSError as e:
+            logger.error("the log goes on where it was: %s", e)
+        if complaint is not None:
+            logger.error("the settings stay as they were: %s", complaint)
             return
+        self._settings = found
         supervisor.reload(self._settings)
         self._self_test.repeat()
         sources.keep_sources = self._settings.keep_sources
         logger.info("settings read again")
 
-    def _beat(self, heartbeat: HeartbeatFile, supervisor: Supervisor, watcher: Watcher) -> None:
+    def _beat(self, heartbeat: HeartbeatFile, queue: Queue, supervisor: Supervisor, watcher: Watcher) -> None:
         try:
             heartbeat.write(
                 self._options.clock(),
                 worker=supervisor.snapshot(),
                 watcher=watcher.status(),
                 self_test=self._self_test.record,
+                database_busy=queue.busy_waits,
                 last_error=self._last_error,
             )
         except OSError as e:

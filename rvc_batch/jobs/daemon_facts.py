@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rvc_batch.home import Home
@@ -37,6 +37,7 @@ class WorkerFacts:
     uptime_s: float | None = None
     replaced_s: float | None = None  # since the one before it was gone
     replaced_why: str = ""
+    restart_reasons: dict[str, int] = field(default_factory=dict)
     memory_active: int | None = None  # on the device, in bytes
     memory_cache: int | None = None
     memory_cache_limit: int | None = None
@@ -77,6 +78,7 @@ class DaemonFacts:
     open_files: int | None = None
     open_files_limit: int | None = None
     started_by: str = ""
+    database_busy: int = 0  # waits for the write lock that were in vain
     self_test: SelfTestFacts | None = None
     worker: WorkerFacts | None = None
 
@@ -124,6 +126,7 @@ def _daemon(beat: dict[str, Any], now: float) -> DaemonFacts:
         open_files=beat.get("open_files"),
         open_files_limit=beat.get("open_files_limit"),
         started_by=str(beat.get("started_by", "")),
+        database_busy=int(beat.get("database_busy", 0)),
         self_test=_self_test(beat.get("self_test"), now),
         worker=None if worker is None else _worker(worker, now),
     )
@@ -156,6 +159,7 @@ def _worker(found: dict[str, Any], now: float) -> WorkerFacts:
         uptime_s=age_of(found.get("started_at"), now),
         replaced_s=age_of(found.get("replaced_at"), now),
         replaced_why=str(found.get("last_restart_reason") or ""),
+        restart_reasons=dict(found.get("restart_reasons") or {}),
         memory_active=memory.get("active"),
         memory_cache=memory.get("cache"),
         memory_cache_limit=memory.get("cache_limit"),

@@ -48,6 +48,7 @@ class HeartbeatFile:
         worker: WorkerSnapshot,
         watcher: WatcherStatus,
         self_test: SelfTestRecord | None,
+        database_busy: int,
         last_error: str | None,
     ) -> None:
         """Replace the file.
@@ -61,6 +62,7 @@ class HeartbeatFile:
             "worker": asdict(worker),
             "watcher": asdict(watcher) | {"error": watcher.error or None},
             "self_test": None if self_test is None else asdict(self_test),
+            "database_busy": database_busy,
             "last_error": last_error,
             "open_files": open_files(),
             "open_files_limit": open_files_limit(),

@@ -118,6 +118,7 @@ class LogLine:
     logger: str
     level: int
     text: str
+    job_id: int | None = None  # that was being rendered
 
 
 ToWorker = Start | Assignment | Cancel | Stop

@@ -57,6 +57,16 @@ class Backlog:
 
 
 @dataclass(frozen=True)
+class HookBehind:
+    """A hook that failed: how many events it was not told, and how many of those were given up."""
+
+    hook: str
+    events: int
+    given_up: int
+    error: str
+
+
+@dataclass(frozen=True)
 class Day:
     """What ended in the last 24 hours."""
 
@@ -115,6 +125,11 @@ def read_pause(view: Snapshot, now: float) -> PauseState:
 def read_is_draining(view: Snapshot) -> bool:
     """Read whether files of the inbox are left there until `resume`."""
     return view.value(status_sql.META_VALUE, key=DRAIN_KEY) is not None
+
+
+def read_hooks_behind(view: Snapshot) -> tuple[HookBehind, ...]:
+    """Read which hooks did not take what they were told."""
+    return tuple(HookBehind(**dict(row)) for row in view.rows(status_sql.HOOKS_BEHIND))
 
 
 def read_arrivals(view: Snapshot) -> tuple[Arrival, ...]:

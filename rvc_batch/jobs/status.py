@@ -22,8 +22,10 @@ from rvc_batch.jobs.daemon_facts import DaemonFacts, age_of, read_daemon, rounde
 from rvc_batch.jobs.estimate import Speed, TimeLeft, speed_of, time_left, why_no_estimate
 from rvc_batch.jobs.models import NOT_PAUSED, Arrival, ArrivalVerdict, JobState, PauseState
 from rvc_batch.jobs.overview import (
+    HookBehind,
     Overview,
     read_arrivals,
+    read_hooks_behind,
     read_is_draining,
     read_overview,
     read_pause,
@@ -33,6 +35,7 @@ from rvc_batch.jobs.overview import (
 from rvc_batch.version import __version__
 
 LOW_SPACE = 1 << 30  # bytes
+WITHOUT_HOOKS = ("none", "0001")  # schemas before the outbox of the hooks
 
 
 class Word(StrEnum):
@@ -79,6 +82,7 @@ class DatabaseFacts:
     pause: PauseState = NOT_PAUSED
     is_draining: bool = False
     arrivals: tuple[Arrival, ...] = ()
+    hooks_behind: tuple[HookBehind, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +214,7 @@ def read_database(path: Path, now: float) -> DatabaseFacts:
                 pause=read_pause(view, now),
                 is_draining=read_is_draining(view),
                 arrivals=read_arrivals(view),
+                hooks_behind=() if schema in WITHOUT_HOOKS else read_hooks_behind(view),
             )
     except RvcBatchError as e:
         return DatabaseFacts(path=str(path), size=size, error=str(e))
@@ -223,6 +228,9 @@ def notes(status: Status) -> list[str]:
             name = arrival.path.decode("utf-8", "replace")
             still = rounded(age_of(arrival.last_change, status.at))
             lines.append(f"inbox/{name} is {arrival.verdict}: {arrival.reason}; unchanged for {still}")
+    for hook in status.database.hooks_behind:
+        given_up = f", {hook.given_up} of them given up" if hook.given_up else ""
+        lines.append(f"hook {hook.hook} was not told {counted(hook.events, 'event')}{given_up}: {hook.error}")
     free = status.outbox.free_bytes
     if free is not None and free < LOW_SPACE:
         lines.append(f"only {free / 1e6:.0f} MB are left on the volume of the outbox")

@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -77,6 +78,7 @@ class WorkerSnapshot:
     updated_at: float
     restarts: int
     last_restart_reason: str
+    restart_reasons: dict[str, int]  # by kind: recycled, asked, hung, crashed
     started_at: float | None  # of this process
     replaced_at: float | None  # when the one before it was gone
     memory: DeviceMemory | None
@@ -128,6 +130,7 @@ class Supervisor:
         self._spawn_after = 0.0
         self._restarts = -1
         self._restart_reason = ""
+        self._restart_reasons: Counter[str] = Counter()
         self._next_claim = self._next_beat = self._next_rescue = 0.0
         self._stopping = False
         self.start_error: JobError | None = None  # of the latest start, until one succeeds
@@ -210,6 +213,7 @@ class Supervisor:
             updated_at=self._wall() - max(0.0, self._monotonic() - self._heard_at),
             restarts=max(0, self._restarts),
             last_restart_reason=self._restart_reason,
+            restart_reasons=dict(self._restart_reasons),
             started_at=self._started_at if self._worker else None,
             replaced_at=self._replaced_at,
             memory=self._memory if self._worker else None,
@@ -263,6 +267,7 @@ class Supervisor:
         reason = self._retiring or how
         logger.log(logging.INFO if was_asked else logging.ERROR, "worker %d is gone: %s", worker.pid, reason)
         self._restart_reason, self._replaced_at = reason.split("\n")[0], self._wall()
+        self._restart_reasons[kind_of_end(reason, was_asked=was_asked)] += 1
         worker.close()
         self._worker, self._state, self._rss = None, "stopped", None
 
@@ -312,7 +317,8 @@ class Supervisor:
             self._memory = message.memory or self._memory
         match message:
             case LogLine():
-                logging.getLogger(message.logger).log(message.level, "%s", message.text)
+                about = {"job": message.job_id}
+                logging.getLogger(message.logger).log(message.level, "%s", message.text, extra=about)
             case Warming():
                 self._state = "warming"
             case Ready():
@@ -401,6 +407,15 @@ class Supervisor:
 
 
 HUNG = "no progress"
+
+
+def kind_of_end(reason: str, *, was_asked: bool) -> str:
+    """Return a word for why a worker ended, of which there are few."""
+    if reason.startswith(HUNG):
+        return "hung"
+    if not was_asked:
+        return "crashed"
+    return "recycled" if reason.startswith("recycled") else "asked"
 
 
 def end_orphan(home: Home, seconds: float) -> None:

@@ -77,6 +77,7 @@ class Worker:
         self._stopping = threading.Event()
         self._cancelled: set[int] = set()  # claim numbers
         self._stage = ""
+        self.job_id: int | None = None  # being rendered
         self._said: tuple[float, str] = (float("-inf"), "")
 
     def serve(self) -> int:
@@ -97,7 +98,9 @@ class Worker:
                 return EXIT_START_FAILED
             self._send(Ready(renderer.device, renderer.backend, renderer.warm_voices(), renderer.memory()))
             while (job := self._jobs.get()) is not None:
+                self.job_id = job.job_id
                 self._send(self._run_once(renderer, job))
+                self.job_id = None
         return 0
 
     def _run_once(self, renderer: Renderer, job: Assignment) -> FromWorker:
@@ -191,7 +194,7 @@ class _PipeHandler(logging.Handler):
         self._worker = worker
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._worker.forward(LogLine(record.name, record.levelno, self.format(record)))
+        self._worker.forward(LogLine(record.name, record.levelno, self.format(record), self._worker.job_id))
 
 
 def _named(error: Exception, folder: Path) -> RvcBatchError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -224,6 +227,37 @@ def test_second_signal_stops_at_once_and_clean(home: Home) -> None:
     assert files_below(home.outbox) == []
 
 
+def test_ctrl_c_in_a_terminal_gives_the_job_back_and_says_so(home: Home) -> None:
+    """Through a real terminal: the signal goes to the whole group, and the worker must not die of it."""
+    ours, theirs = pty.openpty()
+    code = "import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    command = f"{code}; os.execv({sys.executable!r}, ['python', '-m', 'tests.daemon_harness', {str(home.root)!r}])"
+    daemon = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = bytearray()
+    listening = threading.Thread(target=_listen, args=(ours, said))
+    listening.start()
+    try:
+        drop(home, "slow-20-a.wav")
+        eventually(lambda: len(renders(home)) == 1, "the job is at work")
+        os.write(ours, b"\x03")
+        assert daemon.wait(20) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+        listening.join()
+        os.close(ours)
+    assert b"stopping after the present segment; signal again to stop at once" in said
+    (job,) = jobs_of(home)
+    assert (job.state, job.attempt, job.claim_no) == (JobState.QUEUED, 0, 1)
+
+
+def _listen(terminal: int, said: bytearray) -> None:
+    with contextlib.suppress(OSError):  # a terminal that nobody holds any more answers with an error
+        while True:
+            said.extend(os.read(terminal, 4096))
+
+
 def test_cancelled_jobs_stop_and_their_sources_are_found(home: Home) -> None:
     with running(home):
         drop(home, "slow-20-a.wav")
@@ -269,6 +303,39 @@ def test_hangup_reads_the_settings_again_and_bad_ones_change_nothing(home: Home)
         drop(home, "b.wav", seed=1)
         eventually(lambda: is_done(home, 2), "the new settings hold")
     assert [line.split()[2] for line in renders(home)] == ["alto", "tenor"]
+
+
+def test_hangup_opens_a_log_anew_that_was_moved_away(home: Home) -> None:
+    with running(home) as daemon:
+        log = home.logs / "rvc-batch.log"
+        eventually(lambda: log.is_file() and "serving" in log.read_text(), "it runs")
+        log.rename(home.logs / "moved.log")
+        home.config_file.write_text('[log]\nformat = "json"\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: log.is_file() and "settings read again" in log.read_text(), "there is a new one")
+        assert json.loads(log.read_text().splitlines()[-1])["level"] == "info"
+
+
+def test_hooks_are_told_and_one_that_is_dead_delays_nobody(home: Home) -> None:
+    told = home.root / "told"
+    home.config_file.write_text(
+        'default_voice = "alto"\n[watch]\nsettle_seconds = 0.1\nrescan_seconds = 0.3\n'
+        f"[[hooks]]\nname = 'file'\ncommand = ['/bin/sh', '-c', 'cat >> {told}; echo >> {told}']\n"
+        "[[hooks]]\nname = 'dead'\nurl = 'http://127.0.0.1:9/'\n"
+    )
+    with running(home) as daemon:
+        eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
+        daemon.process.send_signal(signal.SIGHUP)  # the harness starts with settings of its own
+        eventually(lambda: "settings read again" in (home.state / "test.log").read_text(), "they are read")
+        time.sleep(1.5)  # hooks begin with what happens after they were first seen
+        drop(home, "a.wav")
+        (home.inbox / "bad.wav").write_bytes(b"not audio" * 100)
+        eventually(lambda: {job.state for job in jobs_of(home)} == {JobState.DONE, JobState.FAILED}, "both end")
+        eventually(lambda: told.exists() and '"idle"' in told.read_text(), "the hook is told")
+        eventually(lambda: "hook dead: http://127.0.0.1 did not take it" in (home.state / "test.log").read_text(), "")
+    bodies = [json.loads(line) for line in told.read_text().splitlines()]
+    assert sum(body["count"] for body in bodies if body["event"] == "done") == 1
+    assert sum(body["count"] for body in bodies if body["event"] == "failed") == 1
 
 
 def test_deleted_database_is_reported_and_costs_no_file(home: Home) -> None:

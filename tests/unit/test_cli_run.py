@@ -20,6 +20,8 @@ from rvc_batch.jobs.machine import started_by
 from rvc_batch.jobs.queue import Queue
 from tests.queue_fakes import queued
 
+FILE = {"as_json": False, "max_bytes": 10_000_000, "kept": 5}
+
 
 def invoke(home: Home, *arguments: str) -> Any:
     app = typer.Typer()
@@ -53,7 +55,7 @@ def test_options_reach_the_daemon(tmp_path: Path, started: list[Any]) -> None:
     result = invoke(home, "--backend", "torch", "--until-idle", "--log-level", "debug")
     assert result.exit_code == 0
     log, used_home, settings, options, ran = started
-    assert log == (home.logs, {"level": "debug", "to_stderr": True})
+    assert log == (home.logs, FILE | {"level": "debug", "to_stderr": True})
     assert (used_home, ran) == (home, "run")
     assert settings.worker.backend == "torch"
     assert options.until_idle
@@ -85,6 +87,14 @@ def test_settings_read_again_keep_what_the_command_line_said(tmp_path: Path, sta
     assert (again.worker.backend, again.worker.max_attempts) == ("torch", 7)
 
 
+def test_settings_of_the_log_reach_it(tmp_path: Path, started: list[Any]) -> None:
+    (tmp_path / "rvc-batch.toml").write_text('[log]\nformat = "json"\nmax_mb = 0.5\nkept = 2\n')
+    invoke(Home(tmp_path))
+    assert started[0][1] == {"level": "info", "to_stderr": True, "as_json": True, "max_bytes": 500_000, "kept": 2}
+    started[3].reopen_logs(started[2])
+    assert started[-1] == started[0]
+
+
 def test_unknown_backend_is_refused(tmp_path: Path, started: list[Any]) -> None:
     result = invoke(Home(tmp_path), "--backend", "tpu")
     assert isinstance(result.exception, SettingsInvalid)
@@ -95,7 +105,7 @@ def test_a_service_logs_to_the_file_only_and_is_watched(tmp_path: Path, started:
     home = Home(tmp_path)
     home.create()
     assert invoke(home, "--service").exit_code == 0
-    assert started[0] == (home.logs, {"level": "info", "to_stderr": False})
+    assert started[0] == (home.logs, FILE | {"level": "info", "to_stderr": False})
     started[3].on_beat()
 
 

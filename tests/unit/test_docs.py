@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 import typer
+from pydantic import BaseModel
 
 from rvc_batch.cli import build_app
+from rvc_batch.config import Settings
 from rvc_batch.engine.settings import ConversionSettings
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,25 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         default = field.default
         shown = f"{default:g}" if isinstance(default, int | float) else str(default)
         assert rows[field.name] == shown, field.name
+
+
+def test_every_key_of_the_configuration_is_in_the_operations_guide_with_its_default() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split("## Settings")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| ([^|]*?) ?\|", guide, re.M))
+    assert rows == dict(_keys(Settings()))
+
+
+def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every key with its default as the table shows it."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _keys(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            yield f"{prefix}{name}", str(value).lower()
+        else:
+            shown = "" if value in ("", (), {}) else f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{prefix}{name}", shown
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

@@ -14,12 +14,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from rvc_batch import __version__
+from rvc_batch.config import HookSettings
 from rvc_batch.db import engine as engine_module
 from rvc_batch.db import migrate, revisions, schema
 from rvc_batch.errors import DatabaseUnusable, DiskFull
 from rvc_batch.jobs.models import Job, JobState
 from rvc_batch.jobs.queue import Queue
-from tests.queue_fakes import FakeClock, claim_all, claimed, error, finished, new_job, open_queue, queued
+from rvc_batch.jobs.status import read_database
+from tests.queue_fakes import EPOCH, FakeClock, claim_all, claimed, error, finished, new_job, open_queue, queued
 
 
 @pytest.fixture
@@ -312,25 +314,49 @@ def test_an_older_database_is_copied_then_upgraded_with_its_jobs(
     queue.close()
     scripts = tmp_path / "scripts"
     (scripts / "versions").mkdir(parents=True)
-    for name in ("env.py", "versions/v0001_initial.py"):
-        (scripts / name).write_bytes((migrate.SCRIPTS / name).read_bytes())
-    (scripts / "versions" / "v0002_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    for script in (migrate.SCRIPTS / "env.py", *(migrate.SCRIPTS / "versions").glob("v*.py")):
+        (scripts / script.relative_to(migrate.SCRIPTS)).write_bytes(script.read_bytes())
+    (scripts / "versions" / "v9000_next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '9000'\n"
+        f"down_revision = '{revisions.HEAD_REVISION}'\n"
         "def upgrade():\n    with op.batch_alter_table('workers') as table:\n"
         "        table.add_column(sa.Column('hat', sa.Text))\n"
     )
     monkeypatch.setattr(migrate, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrate, "HEAD_REVISION", "0002")
-    monkeypatch.setattr(migrate, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(migrate, "HEAD_REVISION", "9000")
+    monkeypatch.setattr(migrate, "REVISIONS", (*revisions.REVISIONS, "9000"))
     with pytest.raises(DatabaseUnusable, match="made by an older version"):
         Queue.open(path, owner=False)
     upgraded = Queue.open(path)
     assert upgraded.get(job.id) == job
     assert upgraded._db.read(lambda c: c.exec_driver_sql("SELECT count(hat) FROM workers").scalar()) == 0
-    backup = path.with_name("jobs.sqlite3.before-0002")
+    backup = path.with_name("jobs.sqlite3.before-9000")
     assert Queue.open_readonly(backup).get(job.id) == job
     with closing(sqlite3.connect(backup)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (revisions.HEAD_REVISION,)
+
+
+def test_a_database_of_the_first_schema_is_read_by_status_and_upgraded_with_its_jobs(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "scripts"
+    (scripts / "versions").mkdir(parents=True)
+    for name in ("env.py", "versions/v0001_initial.py"):
+        (scripts / name).write_bytes((migrate.SCRIPTS / name).read_bytes())
+    with monkeypatch.context() as patched:
+        patched.setattr(migrate, "SCRIPTS", scripts)
+        patched.setattr(migrate, "HEAD_REVISION", "0001")
+        patched.setattr(migrate, "REVISIONS", ("0001",))
+        old = Queue.open(path)
+        job = queued(old)
+        old.close()
+    facts = read_database(path, EPOCH)
+    assert facts.overview is not None
+    assert (facts.error, facts.overview.schema) == ("", "0001")
+    upgraded = Queue.open(path)
+    assert upgraded.get(job.id) == job
+    upgraded.notices().collect([HookSettings(command=("/bin/true",))])
+    assert upgraded.notices().due() == []
 
 
 def test_a_failed_upgrade_leaves_the_old_tables(
@@ -340,16 +366,17 @@ def test_a_failed_upgrade_leaves_the_old_tables(
     queue.close()
     scripts = tmp_path / "scripts"
     (scripts / "versions").mkdir(parents=True)
-    for name in ("env.py", "versions/v0001_initial.py"):
-        (scripts / name).write_bytes((migrate.SCRIPTS / name).read_bytes())
-    (scripts / "versions" / "v0002_next.py").write_text(
-        "from alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    for script in (migrate.SCRIPTS / "env.py", *(migrate.SCRIPTS / "versions").glob("v*.py")):
+        (scripts / script.relative_to(migrate.SCRIPTS)).write_bytes(script.read_bytes())
+    (scripts / "versions" / "v9000_next.py").write_text(
+        "from alembic import op\nrevision = '9000'\n"
+        f"down_revision = '{revisions.HEAD_REVISION}'\n"
         "def upgrade():\n    op.drop_table('meta')\n    raise RuntimeError('half way')\n"
     )
     with monkeypatch.context() as patched:
         patched.setattr(migrate, "SCRIPTS", scripts)
-        patched.setattr(migrate, "HEAD_REVISION", "0002")
-        patched.setattr(migrate, "REVISIONS", ("0001", "0002"))
+        patched.setattr(migrate, "HEAD_REVISION", "9000")
+        patched.setattr(migrate, "REVISIONS", (*revisions.REVISIONS, "9000"))
         with pytest.raises(RuntimeError, match="half way"):
             Queue.open(path)
     assert Queue.open(path).version() == __version__

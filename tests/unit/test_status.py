@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from rvc_batch.cli.status_text import lines
+from rvc_batch.config import HookSettings
 from rvc_batch.errors import RetryClass
 from rvc_batch.home import Home
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, JobState
@@ -369,6 +370,21 @@ def test_files_that_wait_are_explained(home: Home, queue: Queue, clock: FakeCloc
     shown = text(read_status(home, clock=clock))
     assert "1 incomplete, 1 settling" in shown
     assert "NOTE  inbox/night.wav is incomplete: 61 % there; unchanged for 4 min" in shown
+
+
+def test_hooks_that_do_not_answer_are_said(home: Home, queue: Queue, clock: FakeClock) -> None:
+    hook = HookSettings(command=("/bin/tell",), on=("done",))
+    outbox = queue.notices()
+    outbox.collect([hook])
+    queued(queue)
+    finished(queue, claimed(queue))
+    outbox.collect([hook])
+    beat(home)
+    assert read_status(home, clock=clock).database.hooks_behind == ()
+    outbox.refused(outbox.due()[0], "/bin/tell ended with 1")
+    found = read_status(home, clock=clock)
+    assert found.word is Word.OK
+    assert "hook /bin/tell was not told 1 event: /bin/tell ended with 1" in notes(found)
 
 
 def test_names_cannot_drive_the_terminal(home: Home, queue: Queue, clock: FakeClock) -> None:

@@ -18,7 +18,7 @@ from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home, locate_home
 
-__all__ = ["Home", "Settings", "WatchSettings", "WorkerSettings", "load_settings", "locate_home"]
+__all__ = ["Home", "RetentionSettings", "Settings", "WatchSettings", "WorkerSettings", "load_settings", "locate_home"]
 
 
 NOT_SETTINGS = ("RVC_BATCH_HOME", "RVC_BATCH_FAILPOINTS")  # read by rvc_batch.home and jobs.failpoints
@@ -69,6 +69,17 @@ class WorkerSettings(_Section):
         return parse_size(self.memory_limit) if self.memory_limit else None
 
 
+class RetentionSettings(_Section):
+    """What is removed by itself, and when; 0 = never. Whatever a job that has not ended needs always stays."""
+
+    processed_days: float = Field(0.0, ge=0, description="sources of finished jobs, since they were put there")
+    processed_gb: float = Field(0.0, ge=0, description="the oldest go until the rest is no larger")
+    failed_days: float = Field(0.0, ge=0, description="sources of failed and cancelled jobs")
+    failed_gb: float = Field(0.0, ge=0)
+    history_days: float = Field(365.0, ge=0, description="rows of jobs that ended, with attempts, timings and journal")
+    logs_days: float = Field(90.0, ge=0, description="rotated logs")
+
+
 class Settings(_Section):
     """All of `rvc-batch.toml`."""
 
@@ -77,6 +88,7 @@ class Settings(_Section):
     umask: str = Field("022", pattern="^0?[0-7]{3}$", description="of the service; 002 for folders that a group shares")
     watch: WatchSettings = WatchSettings()
     worker: WorkerSettings = WorkerSettings()
+    retention: RetentionSettings = RetentionSettings()
     conversion: dict[str, Any] = {}
 
     @field_validator("conversion")

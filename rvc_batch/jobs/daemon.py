@@ -32,6 +32,7 @@ from rvc_batch.jobs.models import ACTIVE, Job, JobState
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
 from rvc_batch.jobs.request import Choices
+from rvc_batch.jobs.retention import prune
 from rvc_batch.jobs.selftest import Probe, SelfTest
 from rvc_batch.jobs.sources import Sources
 from rvc_batch.jobs.supervisor import Limits, Supervisor, end_orphan
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 DAEMON_LOCK = "daemon.lock"
 TICK_SECONDS = 1.0
 BACKUP_SECONDS = 3600.0
+PRUNE_SECONDS = 3600.0
 PATIENCE_STARTS = 3  # with `until_idle`: failed starts of the worker after which it is pointless to wait
 
 
@@ -144,7 +146,7 @@ class Daemon:
         heartbeat: HeartbeatFile,
         watching: threading.Thread,
     ) -> None:
-        swept = time.monotonic()
+        swept, pruned = time.monotonic(), float("-inf")
         stopping = 0
         while not supervisor.has_stopped:
             error = None
@@ -156,6 +158,9 @@ class Daemon:
                     sources.sweep(lambda number: _find(queue, number))
                     back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
                     swept = time.monotonic()
+                    if swept - pruned >= PRUNE_SECONDS:
+                        prune(self._home, queue, self._settings.retention, self._options.clock())
+                        pruned = swept
                 if self._options.until_idle and not stopping and self._is_done(queue, supervisor, watcher):
                     return
             except EnvironmentFault as e:

@@ -25,7 +25,7 @@ from rvc_batch.db.faults import missing
 from rvc_batch.db.migrate import bring_up_to_date, require_current
 from rvc_batch.db.schema import attempts, jobs
 from rvc_batch.errors import JobStateConflict, RetryClass
-from rvc_batch.jobs.box import BoxState
+from rvc_batch.jobs.history import History
 from rvc_batch.jobs.models import CRASHED_CODE, TERMINAL, Heartbeat, Job, JobError, JobState, NewJob, Outcome
 from rvc_batch.jobs.output_names import candidates, output_key
 from rvc_batch.jobs.reading import Jobs
@@ -44,7 +44,7 @@ def nothing_taken(_output_rel: bytes) -> bool:
     return False
 
 
-class Queue(BoxState):
+class Queue(History):
     """The job table with all verbs that change it."""
 
     @classmethod

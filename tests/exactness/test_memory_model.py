@@ -40,4 +40,4 @@ def test_a_stage_stays_below_what_the_model_says(
         x = silent_inputs(voice.config, frames)
         backend.decode(np.zeros((frames, voice.config.inter_channels), np.float32), x)
         modelled = needs.tile(frames - needs.tile_halo)
-    assert modelled / 6 < backend.peak_memory() <= modelled
+    assert modelled / 20 < backend.peak_memory() <= modelled

@@ -109,4 +109,6 @@ def job_of(record: logging.LogRecord) -> int | None:
 
 def printable(text: str, *, keep: str = "\n") -> str:
     """Escape control characters, direction overrides and lone surrogates, except those in `keep`."""
+    if text.isprintable():  # nearly always, and much faster than a look at each character
+        return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.memory import CHECKPOINTS, VOICES, make_networks  # noqa: E402
 from rvc_batch.engine.backend import Backend, open_backend  # noqa: E402

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.measuring import Side, alternate, compare, machine_facts, serve, write_result  # noqa: E402
 from benchmarks.sides import be_ready, environment  # noqa: E402

@@ -15,7 +15,7 @@ prepare_process()
 import mlx.core as mx  # noqa: E402
 import torch  # noqa: E402
 
-from rvc_batch.engine.mlx_nets import cpu_products  # noqa: E402
+from rvc_batch.engine.mlx_nets import cpu_products, streamed  # noqa: E402
 from rvc_batch.engine.mlx_nets import layers as mlx_layers  # noqa: E402
 from rvc_batch.engine.torch_nets import layers as torch_layers  # noqa: E402
 from rvc_batch.engine.types import F32  # noqa: E402
@@ -81,7 +81,7 @@ def test_conv1d_equals_torch(
 def test_conv1d_in_spans_of_rows_equals_torch(
     span_floats: int, stride: int, groups: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_products, "SPAN_FLOATS", span_floats)
+    monkeypatch.setattr(streamed, "WINDOW_FLOATS", span_floats)
     ours, theirs = twins("Conv1d", 4, 6, 5, stride=stride, padding=2, groups=groups)
     x = normal(9, 53, 4)
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
@@ -270,6 +270,7 @@ def test_relative_attention_equals_its_definition(
     path: str, frames: int, valid: int, score_floats: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mlx_layers, "WINDOW_FLOATS", score_floats)
+    monkeypatch.setattr(cpu_products, "SPAN_FLOATS", score_floats)
     heads, dim, reach = 2, 8, 10
     q, k, v = (normal(i, heads, frames, dim) for i in range(3))
     near_keys, near_values = normal(4, 2 * reach + 1, dim), normal(5, 2 * reach + 1, dim)

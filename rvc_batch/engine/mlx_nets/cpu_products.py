@@ -32,12 +32,10 @@ __all__ = [
     "gated",
     "gelu",
     "group_norm",
-    "lazily_windowed",
     "linear",
     "recurrent",
-    "softmax",
+    "relative_attention",
     "upsample_plane",
-    "windowed",
     "windowed_plane",
 ]
 
@@ -46,6 +44,7 @@ BLOCK_FLOATS = 1 << 17  # 512 KB: long enough that threads do not queue for the 
 SUM_ROWS = 512  # rows added up in float32 before float64 takes over: a running sum loses four digits over a minute
 LEAST_ROWS = 512  # of a product with many outputs: laying out its weight costs as much as 30 rows
 WIDE = 256  # outputs
+MASKED = -1e4  # the score of a key that does not count: its weight is zero
 NARROW = 24  # columns; a product this narrow runs at half the speed of a wide one
 
 _threads_own = threading.local()  # the memory of `scratch`
@@ -107,7 +106,7 @@ def memory(x: mx.array) -> F32:
     return np.array(x, copy=False)
 
 
-def _even_step(count: int, most: int) -> int:
+def even_step(count: int, most: int) -> int:
     """Return a step of at most `most` items that gives every thread a span of about the same length."""
     return -(-count // max(-(-count // most), min(threads(), count)))
 
@@ -190,19 +189,6 @@ def _time_mean(rows: F32, function: Callable[[F32], F32]) -> F32:
     return mean
 
 
-def softmax(scores: mx.array) -> mx.array:
-    """Turn the rows of [..., T] into weights."""
-    y, out = blank(*scores.shape)
-    rows, weights = (a.reshape(-1, scores.shape[-1]) for a in (np.asarray(scores), out))
-
-    def normalise(first: int, last: int) -> None:
-        sums = _exponentials(rows[first:last], weights[first:last])
-        weights[first:last] /= sums
-
-    share(rows.shape[0], max(1, BLOCK_FLOATS // rows.shape[1]), normalise)
-    return y
-
-
 def _exponentials(scores: F32, out: F32) -> F32:
     """Write exp(score − greatest of its row) and return the sums of the rows [T, 1]."""
     np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
@@ -221,52 +207,8 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
         product = np.asarray(x @ weight[first:last].T)
         np.add(product, 0 if shift is None else shift[first:last], out=out[:, first:last])
 
-    share(weight.shape[0], _even_step(weight.shape[0], weight.shape[0]), columns)
+    share(weight.shape[0], even_step(weight.shape[0], weight.shape[0]), columns)
     return y
-
-
-def windowed(x: mx.array, weight: mx.array, *, stride: int, dilation: int, groups: int) -> mx.array:
-    """Convolve [T, I], padding included, with weight [O, K, I / groups], for strides and groups.
-
-    The windows of some rows are copied side by side, multiplied, and the next rows follow. Strided windows overlap
-    little, so the copy is small; a window without dilation is one run of memory. Spans are rows of one group.
-    """
-    outputs, kernel, inputs = weight.shape
-    length = (x.shape[0] - dilation * (kernel - 1) - 1) // stride + 1
-    y, out = blank(length, outputs)
-    source = np.ascontiguousarray(np.asarray(x).reshape(-1, groups, inputs).swapaxes(0, 1))  # [G, T, I / G]
-    mx.eval(weights := weight.reshape(groups, outputs // groups, kernel * inputs))
-    out = out.reshape(length, groups, -1).swapaxes(0, 1)
-    step = _even_step(length, max(1, SPAN_FLOATS // (kernel * inputs)))
-    spans = -(-length // step)
-
-    def convolve(first: int, last: int) -> None:
-        for group, span in (divmod(i, spans) for i in range(first, last)):
-            rows = slice(span * step, min((span + 1) * step, length))
-            begin = source[group, rows.start * stride :]
-            a, b = begin.strides
-            n_rows = rows.stop - rows.start
-            windows, gathered = scratch(n_rows, kernel * inputs)
-            if dilation == 1:
-                np.copyto(gathered, as_strided(begin, gathered.shape, (stride * a, b)))
-            else:
-                taps = as_strided(begin, (n_rows, kernel, inputs), (stride * a, dilation * a, b))
-                np.copyto(gathered.reshape(taps.shape), taps)
-            out[group, rows] = np.asarray(windows @ weights[group].T)
-
-    share(groups * spans, 1, convolve)
-    return y
-
-
-def lazily_windowed(x: mx.array, weight: mx.array, stride: int, dilation: int, groups: int) -> mx.array:
-    """Return what `windowed` does as a graph of MLX operations: for spans that are evaluated later, two at once."""
-    outputs, kernel, inputs = weight.shape
-    length = (x.shape[0] - dilation * (kernel - 1) - 1) // stride + 1
-    grouped = mx.contiguous(x.reshape(-1, groups, inputs).swapaxes(0, 1))  # [G, T, I / G]
-    strides = (x.shape[0] * inputs, stride * inputs, dilation * inputs, 1)
-    windows = mx.as_strided(grouped, (groups, length, kernel, inputs), strides).reshape(groups, length, -1)
-    products = windows @ weight.reshape(groups, -1, kernel * inputs).swapaxes(1, 2)
-    return products.swapaxes(0, 1).reshape(length, outputs)
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
@@ -279,8 +221,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     q = q * size**-0.5
     mx.eval(q, k, v)
     several = max(1, SPAN_FLOATS // frames**2)  # short sequences: some heads at once, because a call costs 0.1 ms
-    step_heads = _even_step(heads, several)
-    step = frames if several > 1 else _even_step(frames, max(16, SPAN_FLOATS // frames))
+    step_heads = even_step(heads, several)
+    step = frames if several > 1 else even_step(frames, max(16, SPAN_FLOATS // frames))
     spans = -(-frames // step)
 
     def attend(first: int, last: int) -> None:
@@ -293,6 +235,43 @@ def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
             np.divide(np.asarray(scores @ v[some]), sums, out=out[some, rows])
 
     share(-(-heads // step_heads) * spans, 1, attend)
+    return y
+
+
+def relative_attention(
+    q: mx.array, k: mx.array, v: mx.array, near_keys: mx.array, near_values: mx.array, valid: int
+) -> mx.array:
+    """Attend as `attention` does, with terms [2W + 1, D] for keys at most W frames away and keys from `valid` masked.
+
+    The band of the scores and of the weights that these terms touch is read and written by position.
+    """
+    heads, frames, size = q.shape
+    y, out = blank(heads, frames, size)
+    q = q * size**-0.5
+    mx.eval(q, k, v)
+    queries, keys, values = (np.asarray(a) for a in (q, near_keys, near_values))
+    offsets = np.arange(keys.shape[0]) - keys.shape[0] // 2
+    step = even_step(frames, max(16, SPAN_FLOATS // frames))
+    spans = -(-frames // step)
+
+    def attend(first: int, last: int) -> None:
+        for head, span in (divmod(i, spans) for i in range(first, last)):
+            rows = slice(span * step, min((span + 1) * step, frames))
+            columns = np.arange(rows.start, rows.stop)[:, None] + offsets
+            row, near = np.nonzero((columns >= 0) & (columns < frames))
+            band = row, columns[row, near]
+            products = q[head, rows] @ k[head].T
+            weights = memory(products)
+            weights[band] += (queries[head, rows] @ keys.T)[row, near]
+            weights[:, valid:] = MASKED
+            sums = _exponentials(weights, weights)
+            near_weights = np.zeros(columns.shape, np.float32)
+            near_weights[row, near] = weights[band]
+            out[head, rows] = np.asarray(products @ v[head])
+            out[head, rows] += near_weights @ values
+            out[head, rows] /= sums
+
+    share(heads * spans, 1, attend)
     return y
 
 
@@ -412,7 +391,7 @@ class PairedRows:
                 to = lines[rows]
                 finish(p[row, : to.shape[0]], to, None if added is None else added[rows])
 
-        share(pairs, _even_step(pairs, max(1, SPAN_FLOATS // (4 * groups * window))), convolve)
+        share(pairs, even_step(pairs, max(1, SPAN_FLOATS // (4 * groups * window))), convolve)
         return y
 
 
@@ -436,8 +415,8 @@ def windowed_plane(
 
     step = max(1, SPAN_FLOATS // window // width, LEAST_ROWS // width)
     is_by_outputs = outputs >= WIDE and step * threads() > height
-    columns = _even_step(outputs, outputs) if is_by_outputs else outputs
-    step = step if is_by_outputs else _even_step(height, step)
+    columns = even_step(outputs, outputs) if is_by_outputs else outputs
+    step = step if is_by_outputs else even_step(height, step)
     spans = -(-height // step)
 
     def convolve(first: int, last: int) -> None:
@@ -480,5 +459,5 @@ def upsample_plane(x: mx.array, weight: mx.array, taps: int, stride: int, finish
         for phase in range(stride):
             finish(products[:, :, phase], cells[first:last, phase], None)
 
-    share(height, _even_step(height, step), multiply)
+    share(height, even_step(height, step), multiply)
     return y

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 
 from rvc_batch.engine.mlx_nets import cpu_products
 from rvc_batch.engine.mlx_nets.cpu_products import Finish, PairedRows
-from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, rows_between
+from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, lazily_windowed, rows_between, windowed
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
 from rvc_batch.engine.types import F32
 
@@ -103,7 +103,7 @@ class Conv1d(nn.Module):
             return y if self.bias is None else y + self.bias
         if not self._has_phases:
             x = mx.pad(x, [(self._padding, self._padding), (0, 0)]) if self._padding else x
-            y = cpu_products.windowed(x, self.weight, stride=self._stride, dilation=self._dilation, groups=self._groups)
+            y = windowed(x, self.weight, stride=self._stride, dilation=self._dilation, groups=self._groups)
             return y if self.bias is None else y + self.bias
         return self.between(x, 0, (x.shape[0] + 2 * self._padding - self._reach - 1) // self._stride + 1)
 
@@ -114,7 +114,7 @@ class Conv1d(nn.Module):
             return self._phases(rows_between(x, begin, begin + self.rows_in(rows)), self._any_bias)[:rows]
         x = rows_between(x, begin, begin + (rows - 1) * self._stride + self._reach + 1)
         if _on_cpu():
-            y = cpu_products.lazily_windowed(x, self.weight, self._stride, self._dilation, self._groups)
+            y = lazily_windowed(x, self.weight, self._stride, self._dilation, self._groups)
         else:
             y = mx.conv1d(x[None], self.weight, self._stride, 0, self._dilation, self._groups)[0]
         return y if self.bias is None else y + self.bias
@@ -446,6 +446,8 @@ def relative_attention(
     `valid` on are masked. Only the 2W + 1 diagonals of the relative terms are ever computed.
     Source: Shaw et al. 2018; RVC infer/module/attentions.py @ 4338f12.
     """
+    if _on_cpu():
+        return cpu_products.relative_attention(q, k, v, near_keys, near_values, valid)
     frames, reach = q.shape[1], near_keys.shape[0] // 2
     masked = mx.where(mx.arange(frames) < valid, 0.0, -1e4)
     blocks = []
@@ -456,7 +458,7 @@ def relative_attention(
         column = mx.clip(column, 0, frames - 1)
         scores = rows @ k.swapaxes(1, 2)
         scores = scores.at[:, row, column].add(mx.where(inside, rows @ near_keys.T, 0.0))
-        weights = _softmax(scores + masked)
+        weights = mx.softmax(scores + masked, axis=-1, precise=True)
         near = mx.take_along_axis(weights, mx.broadcast_to(column, (q.shape[0], *column.shape)), axis=2)
         blocks.append(weights @ v + mx.where(inside, near, 0.0) @ near_values)
     return mx.concatenate(blocks, axis=1)
@@ -498,7 +500,3 @@ def _query_blocks(q: mx.array) -> list[tuple[int, mx.array]]:
     heads, frames, _ = q.shape
     step = max(16, WINDOW_FLOATS // (heads * frames))
     return [(start, q[:, start : start + step]) for start in range(0, frames, step)]
-
-
-def _softmax(scores: mx.array) -> mx.array:
-    return cpu_products.softmax(scores) if _on_cpu() else mx.softmax(scores, axis=-1, precise=True)

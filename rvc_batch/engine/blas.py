@@ -95,8 +95,9 @@ def blas_threads(count: int) -> Iterator[None]:
 
 
 def threads_are_ours() -> bool:
-    """Say whether `blas_threads` can set the number of threads."""
-    return _pthread_openblas() is not None
+    """Say whether the caller decides how many threads a product uses: any number, or one in the build of faiss."""
+    is_single = _load_once().source is BlasSource.FAISS_WHEEL and os.environ.get("OMP_NUM_THREADS") == "1"
+    return is_single or _pthread_openblas() is not None
 
 
 @functools.cache
@@ -124,6 +125,8 @@ def load_faiss_openblas() -> BlasLibrary | None:
     spec = importlib.util.find_spec("faiss")
     if spec is None or spec.origin is None:
         return None
+    # An OpenMP build counts threads per calling thread, so it cannot be told later: the layers share out the work.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     folder = Path(spec.origin).parent.parent / "faiss_cpu.libs"
     loaded = None
     for prefix in FAISS_WHEEL_ORDER:

@@ -71,6 +71,29 @@ print("done")
 
 
 @linux_only
+@pytest.mark.parametrize(("variables", "threads"), [({}, 2), ({"OMP_NUM_THREADS": "2"}, 1)])
+def test_layers_share_out_the_work_over_the_blas_of_the_faiss_wheel(variables: dict[str, str], threads: int) -> None:
+    output = run(f"""
+import os
+os.environ.pop("OMP_NUM_THREADS", None)
+os.environ.update({variables})
+from rvc_batch.engine import blas
+blas.PTHREAD_BUILDS, blas.ctypes.util.find_library = (), lambda name: None
+assert blas.prepare_process().source == "faiss wheel"
+os.sched_getaffinity = lambda pid: {{0, 1}}
+import numpy as np
+import mlx.core as mx
+from rvc_batch.engine.mlx_nets import cpu_products
+x, weight = (np.random.default_rng(i).standard_normal((200, 300), dtype=np.float32) for i in range(2))
+for _ in range(20):
+    y = cpu_products.linear(mx.array(x), mx.array(weight), None)
+    np.testing.assert_allclose(y, x @ weight.T, atol=1e-3)
+print(cpu_products.threads())
+""")
+    assert output == f"{threads}\n"
+
+
+@linux_only
 def test_some_optimised_blas_is_found_and_answers_for_mlx() -> None:
     output = run("""
 from rvc_batch.engine.blas import prepare_process

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +32,6 @@ __all__ = [
     "gated",
     "gelu",
     "group_norm",
-    "layer_norm",
     "lazily_windowed",
     "linear",
     "recurrent",
@@ -46,6 +47,8 @@ SUM_ROWS = 512  # rows added up in float32 before float64 takes over: a running 
 LEAST_ROWS = 512  # of a product with many outputs: laying out its weight costs as much as 30 rows
 WIDE = 256  # outputs
 NARROW = 24  # columns; a product this narrow runs at half the speed of a wide one
+
+_threads_own = threading.local()  # the memory of `scratch`
 
 
 def share(count: int, step: int, work: Callable[[int, int], None]) -> None:
@@ -68,7 +71,8 @@ def share(count: int, step: int, work: Callable[[int, int], None]) -> None:
         futures = [_pool().submit(take) for _ in range(helpers)]
         take()
         for future in futures:
-            future.result()
+            if not future.cancel():  # a thread that has not even begun has nothing left to do
+                future.result()
 
 
 def threads() -> int:
@@ -87,6 +91,14 @@ def blank(*shape: int) -> tuple[mx.array, F32]:
     """Return a new MLX array and its memory as a numpy array to be written."""
     x = mx.zeros(shape)
     return x, memory(x)
+
+
+def scratch(*shape: int) -> tuple[mx.array, F32]:
+    """Return what `blank` does in memory that this thread uses again: until its next call, with anything in it."""
+    size = math.prod(shape)
+    if size > getattr(_threads_own, "size", 0):
+        _threads_own.size, (_threads_own.array, _threads_own.memory) = size, blank(size)
+    return _threads_own.array[:size].reshape(shape), _threads_own.memory[:size].reshape(shape)
 
 
 def memory(x: mx.array) -> F32:
@@ -146,22 +158,6 @@ def gated(signal: mx.array, gate: mx.array) -> mx.array:
         product *= g
 
     share(signal.shape[0], max(1, BLOCK_FLOATS // signal.shape[1]), multiply)
-    return y
-
-
-def layer_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
-    """Normalise every row of [T, C]."""
-    y, out = blank(*x.shape)
-    rows, scale, shift = np.asarray(x), np.asarray(weight), np.asarray(bias)
-
-    def normalise(first: int, last: int) -> None:
-        centred = rows[first:last] - rows[first:last].mean(axis=1, keepdims=True)
-        variance = np.einsum("tc,tc->t", centred, centred)[:, None] / np.float32(centred.shape[1])
-        centred /= np.sqrt(variance + np.float32(eps))
-        centred *= scale
-        np.add(centred, shift, out=out[first:last])
-
-    share(x.shape[0], max(1, BLOCK_FLOATS // x.shape[1]), normalise)
     return y
 
 
@@ -250,7 +246,7 @@ def windowed(x: mx.array, weight: mx.array, *, stride: int, dilation: int, group
             begin = source[group, rows.start * stride :]
             a, b = begin.strides
             n_rows = rows.stop - rows.start
-            windows, gathered = blank(n_rows, kernel * inputs)
+            windows, gathered = scratch(n_rows, kernel * inputs)
             if dilation == 1:
                 np.copyto(gathered, as_strided(begin, gathered.shape, (stride * a, b)))
             else:
@@ -350,19 +346,16 @@ class Finish:
         # numpy is slow on short rows: one long row of repeated channels; and maximum costs three additions: y/2 + |y|/2
         half = np.float32(0.5 if self.is_rectified else 1)
         if self.scale is not None or self.is_rectified:
-            y *= half if self.scale is None else _repeated(self.scale * half, y.shape[-1])
+            y *= half if self.scale is None else np.resize(self.scale * half, y.shape[-1])
         if self.shift is not None:
-            y += _repeated(self.shift * half, y.shape[-1])
+            y += np.resize(self.shift * half, y.shape[-1])
         if self.is_rectified:
-            y += np.abs(y)
-        if shortcut is None:
-            np.copyto(out, y)
+            np.abs(y, out=out)
+            out += y
         else:
-            np.add(y, shortcut, out=out)
-
-
-def _repeated(channels: F32, length: int) -> F32:
-    return np.tile(channels, length // channels.size)
+            np.copyto(out, y)
+        if shortcut is not None:
+            out += shortcut
 
 
 class PairedRows:
@@ -403,7 +396,7 @@ class PairedRows:
             padded[low - top + 1 : high - top + 1, 1 : width + 1] = source[low:high]
             a, b, c = padded.strides
             d = as_strided(padded, (4, last - first, groups, window), (a, 2 * a, self.group * b, c))
-            parts, written = blank(4, last - first, groups, window)
+            parts, written = scratch(4, last - first, groups, window)
             np.subtract(d[0], d[2], out=written[0])
             np.add(d[1], d[2], out=written[1])
             np.subtract(d[2], d[1], out=written[2])
@@ -441,7 +434,7 @@ def windowed_plane(
     added = None if shortcut is None else np.asarray(shortcut)
     mx.eval(flat := weight.reshape(outputs, window))
 
-    step = max(1, max(SPAN_FLOATS // window, LEAST_ROWS) // width)
+    step = max(1, SPAN_FLOATS // window // width, LEAST_ROWS // width)
     is_by_outputs = outputs >= WIDE and step * threads() > height
     columns = _even_step(outputs, outputs) if is_by_outputs else outputs
     step = step if is_by_outputs else _even_step(height, step)
@@ -454,7 +447,7 @@ def windowed_plane(
             n_rows = rows.stop - rows.start
             begin = source[rows.start :]
             a, b, c = begin.strides
-            windows, gathered = blank(n_rows * width, window)
+            windows, gathered = scratch(n_rows * width, window)
             shape = (n_rows, width, kernel, kernel * inputs)
             np.copyto(gathered.reshape(shape), as_strided(begin, shape, (a, b, a, c)))
             products = memory(windows @ flat[outs].T).reshape(n_rows, width, -1)
@@ -480,7 +473,7 @@ def upsample_plane(x: mx.array, weight: mx.array, taps: int, stride: int, finish
     def multiply(first: int, last: int) -> None:
         begin = source[first:]
         a, b, c = begin.strides
-        windows, gathered = blank((last - first) * width, weight.shape[0])
+        windows, gathered = scratch((last - first) * width, weight.shape[0])
         shape = (last - first, width, taps, taps * inputs)
         np.copyto(gathered.reshape(shape), as_strided(begin, shape, (a, b, a, c)))
         products = memory(windows @ weight).reshape(last - first, width, stride, row)

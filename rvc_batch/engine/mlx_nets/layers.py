@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.nn import Embedding, ReLU
+from mlx.nn import Embedding, LayerNorm, ReLU
 from mlx.utils import tree_flatten
 
 from rvc_batch.engine.mlx_nets import cpu_products
@@ -74,13 +74,6 @@ class Linear(nn.Linear):
     def __call__(self, x: mx.array) -> mx.array:
         is_shared = _on_cpu() and x.shape[0] * self.weight.shape[0] >= SMALL_PRODUCT
         return cpu_products.linear(x, self.weight, self.get("bias")) if is_shared else super().__call__(x)
-
-
-class LayerNorm(nn.LayerNorm):
-    """Normalise every frame of [T, C]."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return cpu_products.layer_norm(x, self.weight, self.bias, self.eps) if _on_cpu() else super().__call__(x)
 
 
 class Conv1d(nn.Module):

@@ -57,7 +57,7 @@ class Side:
         """
         self._command = list(command)
         self._child = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, "-P", *command],  # without the script's folder, whose queue.py is not Python's own
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -4,8 +4,8 @@
     python benchmarks/rmvpe.py [--seconds 5 30 60 180 300] [--runs 7] [--device cpu] [--threads 2] [--blas auto|faiss]
 
 Each backend runs in a process of its own; requests alternate. Both get the same wave and do what the product does with
-it: one pass up to two minutes, windows beyond. The network has the published size and synthetic weights; speech is that
-of tests/golden/inputs, repeated to length. The accuracy beside the times compares the two results of the same run.
+it: one pass while it is short, tiles and windows beyond. The network has the published size and synthetic weights;
+speech is that of tests/golden/inputs, repeated to length. The accuracy beside the times compares the two results.
 `--network hubert` measures HuBERT the same way, in segments of at most 30 s as upstream cuts them.
 Writes benchmarks/results/NETWORK-DEVICE[-BLAS].json.
 """
@@ -117,12 +117,12 @@ def be_side(options: argparse.Namespace) -> None:
 
 def pitch(backend: Any, wave: np.ndarray) -> np.ndarray:
     """Return the salience of the whole wave, as the product computes it."""
+    from rvc_batch.engine.converter import PITCH_ALONE
     from rvc_batch.engine.dialect import MelPadding
     from rvc_batch.engine.pitch_windows import salience_blocks
-    from rvc_batch.engine.tiling import DEFAULT_SIZES
 
     signal = ArraySignal(wave)
-    return np.concatenate(list(salience_blocks(backend, signal, MelPadding.ZEROS, DEFAULT_SIZES)))
+    return np.concatenate(list(salience_blocks(backend, signal, MelPadding.ZEROS, PITCH_ALONE)))
 
 
 def content(backend: Any, wave: np.ndarray) -> np.ndarray:

@@ -96,14 +96,55 @@ def queue(result: Result) -> Iterator[Row]:
 
 
 def memory(result: Result) -> Iterator[Row]:
-    """Rows of benchmarks/memory.py."""
-    sizes = {"tiny": "small synthetic networks", "full": "networks of published size"}
-    first, last = result["rows"][0], result["rows"][-1]
+    """Rows of benchmarks/memory.py: the shortest and the longest file, and the peak under each limit."""
+    size = {"tiny": "small synthetic networks", "full": "networks of published size"}[result["networks"]]
+    free = [row for row in result["rows"] if row["limit"] == "none"]
+    first, last = free[0], free[-1]
     yield (
-        f"peak memory of a file of {last['minutes']:g} min against {first['minutes']:g} min, "
-        f"{sizes[result['networks']]}, {result['backend']}",
-        f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB",
+        f"peak memory of a file of {last['minutes']:g} min against {first['minutes']:g} min, {size}, {result['backend']}",
+        f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB; {last['realtime_factor']} × real time",
     )
+    for row in result["rows"]:
+        if row["limit"] != "none":
+            yield f"the same with a limit of {row['limit']}, {row['minutes']:g} min", f"{row['peak_rss_mb']} MB"
+
+
+def network(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/rmvpe.py: one network by length."""
+    rows = [f"{row['seconds']:g} s: {row['mlx']['ratio']:.2f}" for row in result["rows"]]
+    yield f"{result['network']} on MLX against torch, times as fast, by length of audio", " · ".join(rows)
+
+
+def pipeline(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/pipeline.py."""
+    for name, row in result["rows"].items():
+        what = (
+            f"ten files of {row['seconds_each']:g} s" if name == "batch" else f"one file of {row['seconds_each']:g} s"
+        )
+        ours = row["mlx"]
+        yield (
+            f"whole conversion, {what}, MLX against torch doing the original program's work",
+            f"{ours['ratio']:.2f} times as fast, {ours['realtime_factor']:.2f} × real time",
+        )
+
+
+def plain(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/plain.py."""
+    yield "all networks against plain MLX operations and the BLAS of the wheel", f"{result['ratio']:.0f} times as fast"
+
+
+def service_story(result: Result) -> Iterator[Row]:
+    """Rows of the service story."""
+    yield (
+        f"{result['jobs']} jobs through {result['daemon_starts'] - 1} restarts of the daemon "
+        f"and {result['worker_kills']} kills of the worker",
+        f"{result['done']} done, {result['lost']} lost, {result['twice']} twice",
+    )
+
+
+def nothing(result: Result) -> Iterator[Row]:
+    """Say nothing: a table of its own is elsewhere."""
+    yield from ()
 
 
 def pitch_windows(result: Result) -> Iterator[Row]:
@@ -124,6 +165,14 @@ def count(number: int) -> str:
 ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "status": status,
     "queue": queue,
+    "pipeline": pipeline,
+    "rmvpe-cpu": network,
+    "hubert-cpu": network,
+    "plain": plain,
+    "layers-cpu": nothing,
+    "memory-model-mlx": nothing,
+    "memory-model-torch": nothing,
+    "service-story": service_story,
     "memory-tiny-mlx": memory,
     "memory-full-mlx": memory,
     "pitch-windows": pitch_windows,

@@ -41,7 +41,7 @@ CPU_CACHE_BYTES = 512 << 20
 GPU_CACHE_BYTES = 1 << 30
 
 # benchmarks/memory_model.py measures these; the factors are rounded up
-APPETITE = Appetite(process=200 << 20, stages=96 << 20, scores=1.2, content=4.0, pitch=25.0, prior=25.0, decode=23.0)
+APPETITE = Appetite(process=300 << 20, stages=96 << 20, scores=0.0, content=3.0, pitch=12.0, prior=12.0, decode=9.0)
 
 Network = TypeVar("Network", bound=nn.Module)
 

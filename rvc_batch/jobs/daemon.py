@@ -127,12 +127,11 @@ class Daemon:
         )
         self._supervisor = supervisor
         thread = threading.Thread(target=_survive, args=(watcher,), name="watcher")
-        thread.start()
-        self._self_test.start()
         notices = queue.notices()
         reporter = Reporter(home, lambda: self._settings, notices, call=options.call_hook, clock=options.clock)
-        reporter.start()
         heartbeat = HeartbeatFile(home, options.clock(), options.started_by)
+        for background in (thread, self._self_test, reporter):
+            background.start()
         try:
             self._loop(queue, sources, supervisor, watcher, heartbeat, thread)
         finally:

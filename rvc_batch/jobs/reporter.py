@@ -17,7 +17,7 @@ from rvc_batch.config import HookSettings, Settings
 from rvc_batch.errors import HookFailed, RvcBatchError
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
-from rvc_batch.jobs.hooks import call
+from rvc_batch.jobs.hooks import CALL_SECONDS, call
 from rvc_batch.jobs.metrics import metrics_text, read_metrics
 from rvc_batch.jobs.notices import Batch, Notices
 from rvc_batch.jobs.reading import QueueReader
@@ -46,6 +46,7 @@ class Reporter:
         self._clock, self._monotonic = clock, monotonic
         self._next_metrics = float("-inf")
         self._stop = threading.Event()
+        self._deadline = float("inf")  # monotonic; no call begins after it
         self._thread = threading.Thread(target=self._run, name="reporter")
 
     def start(self) -> None:
@@ -53,7 +54,8 @@ class Reporter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Tell what there is to tell once more, and end; a call that hangs is waited for, a few seconds."""
+        """Tell what there is to tell once more, for a few seconds, and end; the rest is told after the next start."""
+        self._deadline = self._monotonic() + CALL_SECONDS
         self._stop.set()
         self._thread.join()
 
@@ -65,7 +67,7 @@ class Reporter:
             if settings.hooks:
                 hooks = {hook.key: hook for hook in settings.hooks}
                 for batch in self._notices.due():
-                    if batch.hook in hooks:
+                    if batch.hook in hooks and self._monotonic() < self._deadline:
                         self._tell(hooks[batch.hook], batch)
             self._write_metrics(settings)
         except (RvcBatchError, OSError) as e:

@@ -74,7 +74,7 @@ def measure(path: Path) -> Levels:
         InputError: the file cannot be decoded.
     """
     with tempfile.TemporaryDirectory(prefix="rvc-batch-plot-") as folder:
-        signal = decode_to_scratch(path, Path(folder) / "signal.f64", WINDOW).signal
+        signal = decode_to_scratch(path, Path(folder) / "signal.f32", WINDOW).signal
         return levels_of(signal)
 
 

@@ -110,6 +110,30 @@ def test_nothing_that_goes_wrong_ends_it(
     assert "go on after an unexpected error" in caplog.text
 
 
+def test_end_of_the_daemon_is_not_held_up_and_the_rest_is_told_after_the_next_start(
+    home: Home, queue: Queue, clock: FakeClock
+) -> None:
+    heard: list[str] = []
+
+    def slow(hook: HookSettings, batch: Batch, home: Home) -> None:
+        heard.append(hook.key)
+        clock.step(10)
+
+    hooks = tuple(HookSettings(command=("/bin/true",), name=name, on=("done",)) for name in ("a", "b", "c"))
+    first = Reporter(home, lambda: Settings(hooks=hooks), queue.notices(), call=slow, clock=clock, monotonic=clock)
+    first.report()
+    queued(queue)
+    finished(queue, claimed(queue))
+    first._thread.run = lambda: None  # type: ignore[method-assign]
+    first.start()
+    first.stop()
+    first.report()
+    assert heard == ["a"]
+    second = Reporter(home, lambda: Settings(hooks=hooks), queue.notices(), call=slow, clock=clock, monotonic=clock)
+    second.report()
+    assert heard == ["a", "b", "c"]
+
+
 def test_metrics_file_is_written_whole_and_as_often_as_asked(home: Home, queue: Queue, clock: FakeClock) -> None:
     file = home.root / "rvcb.prom"
     settings = MetricsSettings(textfile=str(file), every_seconds=30)

@@ -100,8 +100,9 @@ def memory(result: Result) -> Iterator[Row]:
     size = {"tiny": "small synthetic networks", "full": "networks of published size"}[result["networks"]]
     free = [row for row in result["rows"] if row["limit"] == "none"]
     first, last = free[0], free[-1]
+    lengths = f"{last['minutes']:g} min against {first['minutes']:g} min"
     yield (
-        f"peak memory of a file of {last['minutes']:g} min against {first['minutes']:g} min, {size}, {result['backend']}",
+        f"peak memory of a file of {lengths}, {size}, {result['backend']}",
         f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB; {last['realtime_factor']} × real time",
     )
     for row in result["rows"]:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Peak memory and speed of one conversion, by length of the file: does memory stay flat, and is a limit kept?
 
-    python benchmarks/memory.py [--networks tiny|full] [--minutes 2 10 60 600] [--limit none "2 GB" …]
+    python benchmarks/memory.py [--networks tiny|full|none] [--minutes 2 10 60 600] [--limit none "2 GB" …]
                                 [--backend mlx|torch] [--again] [--output FILE]
 
 Speech is the 100 s of tests/golden/inputs repeated to length; networks are the synthetic ones of tests/golden (full has
-the published sizes). Every row runs in a process of its own, so that its peak is its own. The JSON is written after
-each row, and a row that is in it already is not run again unless --again is given: rows can be run one by one. A row
-keeps the resident size at up to 40 segment borders, so that a leak shows.
+the published sizes). With `none` a stand-in of numpy takes their place, so that what lies around them can be measured
+at any length. Every row runs in a process of its own, so that its peak is its own. The JSON is written after each row,
+and a row that is in it already is not run again unless --again is given: rows can be run one by one. A row keeps the
+resident size at up to 40 segment borders, so that a leak shows.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,14 @@ sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standa
 SPEECH = ROOT / "tests" / "golden" / "inputs" / "long_100s.flac"
 VOICES = {"tiny": "v2_40k_f0_feat48", "full": "v2_40k_f0"}
 FULL_FILES = ("contentvec*", "hubert_base.pt", "rmvpe.pt", "voices/v2_40k_f0.pth", "index/*")  # as tests/conftest.py
+NO_NETWORKS = "none"
 CHECKPOINTS = ROOT / "build" / "golden-checkpoints"
 
 
 def main() -> None:
     """Run the rows that are missing and write each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", choices=VOICES, default="tiny")
+    parser.add_argument("--networks", choices=[*VOICES, NO_NETWORKS], default="tiny")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 10, 60])
     parser.add_argument("--limit", nargs="+", default=["none"], help='memory limits such as "2 GB"')
     parser.add_argument("--backend", choices=("mlx", "torch"), default="mlx")
@@ -103,10 +106,13 @@ def convert_one(options: argparse.Namespace) -> None:
     from rvc_batch.engine.settings import ConversionSettings
     from rvc_batch.importers.store import ModelStore
 
-    folder = CHECKPOINTS / options.networks
-    store = ModelStore(models=folder, voices=folder / "voices", cache=ROOT / "build" / "model-cache")
-    voice = store.voice_file(folder / "voices" / f"{VOICES[options.networks]}.pth")
-    backend = open_backend(options.backend, hubert=store.hubert(), rmvpe=store.rmvpe())
+    if options.networks == NO_NETWORKS:
+        backend, voice = stand_in()
+    else:
+        folder = CHECKPOINTS / options.networks
+        store = ModelStore(models=folder, voices=folder / "voices", cache=ROOT / "build" / "model-cache")
+        voice = store.voice_file(folder / "voices" / f"{VOICES[options.networks]}.pth")
+        backend = open_backend(options.backend, hubert=store.hubert(), rmvpe=store.rmvpe())
     (limit,) = options.limit
     converter = Converter(
         backend, scratch=options.child.parent, memory_limit=None if limit == "none" else parse_size(limit)
@@ -139,6 +145,15 @@ def convert_one(options: argparse.Namespace) -> None:
     print(json.dumps(row))
 
 
+def stand_in() -> tuple[Any, Any]:
+    """Return a backend of numpy with the true frame arithmetic and a voice for it."""
+    from tests.engine_fakes import NumpyBackend, fake_voice
+
+    backend = NumpyBackend()
+    backend.seen = deque(maxlen=1)  # type: ignore[assignment]  # it keeps what it was shown, for tests
+    return backend, fake_voice()
+
+
 def write_speech(path: Path, seconds: float, first_second: float = 0.0) -> None:
     """Write the golden speech from a place on, repeated to a length."""
     wave, rate = sf.read(SPEECH, dtype="float32")
@@ -153,6 +168,9 @@ def write_speech(path: Path, seconds: float, first_second: float = 0.0) -> None:
 
 def make_networks(size: str) -> None:
     """Generate the synthetic networks if they are not there: what the tests generate, in the folder they share."""
+    if size == NO_NETWORKS:
+        (ROOT / "build").mkdir(exist_ok=True)
+        return
     folder = CHECKPOINTS / size
     if folder.is_dir():
         return

@@ -97,7 +97,9 @@ def queue(result: Result) -> Iterator[Row]:
 
 def memory(result: Result) -> Iterator[Row]:
     """Rows of benchmarks/memory.py: the shortest and the longest file, and the peak under each limit."""
-    size = {"tiny": "small synthetic networks", "full": "networks of published size"}[result["networks"]]
+    size = {"tiny": "small synthetic networks", "full": "networks of published size", "none": "no networks"}[
+        result["networks"]
+    ]
     free = [row for row in result["rows"] if row["limit"] == "none"]
     first, last = free[0], free[-1]
     lengths = f"{last['minutes']:g} min against {first['minutes']:g} min"
@@ -176,6 +178,7 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "service-story": service_story,
     "memory-tiny-mlx": memory,
     "memory-full-mlx": memory,
+    "memory-none-mlx": memory,
     "pitch-windows": pitch_windows,
 }
 

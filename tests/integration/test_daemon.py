@@ -21,6 +21,7 @@ from rvc_batch.home import Home
 from rvc_batch.jobs.models import JobState
 from rvc_batch.jobs.queue import Queue
 from tests.daemon_harness import (
+    PATIENCE,
     ROOT,
     drop,
     eventually,
@@ -244,7 +245,7 @@ def test_ctrl_c_in_a_terminal_gives_the_job_back_and_says_so(home: Home) -> None
         drop(home, "slow-20-a.wav")
         eventually(lambda: len(renders(home)) == 1, "the job is at work")
         os.write(ours, b"\x03")
-        assert daemon.wait(20) == 0
+        assert daemon.wait(20 * PATIENCE) == 0
     finally:
         daemon.kill()
         daemon.wait()
@@ -341,6 +342,7 @@ def test_hooks_are_told_and_one_that_is_dead_delays_nobody(home: Home) -> None:
         eventually(lambda: {job.state for job in jobs_of(home)} == {JobState.DONE, JobState.FAILED}, "both end")
         eventually(lambda: told.exists() and '"idle"' in told.read_text(), "the hook is told")
         eventually(lambda: "hook dead: http://127.0.0.1 did not take it" in (home.state / "test.log").read_text(), "")
+    assert "job 1: publish" in (home.state / "test.log").read_text(), "publishing is a stage of its own"
     bodies = [json.loads(line) for line in told.read_text().splitlines()]
     assert sum(body["count"] for body in bodies if body["event"] == "done") == 1
     assert sum(body["count"] for body in bodies if body["event"] == "failed") == 1

@@ -41,7 +41,8 @@ class Awake:
             self.release()
         if self._process is not None and self._process.poll() is not None:
             logger.info("%s ended with %s: the machine may sleep", self._command[0], self._process.returncode)
-            self._is_possible, self._process = False, None
+            self._is_possible = False
+            self.release()
 
     def release(self) -> None:
         """Let the machine sleep."""

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from rvc_batch.home import Home
 from rvc_batch.jobs.models import JobState
 from rvc_batch.jobs.queue import Queue
 from tests.daemon_harness import (
+    PATIENCE,
     ROOT,
     drop,
     eventually,
@@ -231,7 +233,9 @@ def test_ctrl_c_in_a_terminal_gives_the_job_back_and_says_so(home: Home) -> None
     """Through a real terminal: the signal goes to the whole group, and the worker must not die of it."""
     ours, theirs = pty.openpty()
     code = "import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
-    command = f"{code}; os.execv({sys.executable!r}, ['python', '-m', 'tests.daemon_harness', {str(home.root)!r}])"
+    command = (
+        f"{code}; os.execv({sys.executable!r}, [{sys.executable!r}, '-m', 'tests.daemon_harness', {str(home.root)!r}])"
+    )
     daemon = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = bytearray()
@@ -241,7 +245,7 @@ def test_ctrl_c_in_a_terminal_gives_the_job_back_and_says_so(home: Home) -> None
         drop(home, "slow-20-a.wav")
         eventually(lambda: len(renders(home)) == 1, "the job is at work")
         os.write(ours, b"\x03")
-        assert daemon.wait(20) == 0
+        assert daemon.wait(20 * PATIENCE) == 0
     finally:
         daemon.kill()
         daemon.wait()
@@ -250,6 +254,11 @@ def test_ctrl_c_in_a_terminal_gives_the_job_back_and_says_so(home: Home) -> None
     assert b"stopping after the present segment; signal again to stop at once" in said
     (job,) = jobs_of(home)
     assert (job.state, job.attempt, job.claim_no) == (JobState.QUEUED, 0, 1)
+
+
+def has_hooks(home: Home) -> bool:
+    with contextlib.closing(sqlite3.connect(home.database)) as connection:
+        return connection.execute("SELECT 1 FROM meta WHERE key = 'hooks'").fetchone() is not None
 
 
 def _listen(terminal: int, said: bytearray) -> None:
@@ -327,12 +336,13 @@ def test_hooks_are_told_and_one_that_is_dead_delays_nobody(home: Home) -> None:
         eventually(lambda: (home.state / "daemon.json").exists(), "it runs")
         daemon.process.send_signal(signal.SIGHUP)  # the harness starts with settings of its own
         eventually(lambda: "settings read again" in (home.state / "test.log").read_text(), "they are read")
-        time.sleep(1.5)  # hooks begin with what happens after they were first seen
+        eventually(lambda: has_hooks(home), "hooks begin with what happens after they were first seen")
         drop(home, "a.wav")
         (home.inbox / "bad.wav").write_bytes(b"not audio" * 100)
         eventually(lambda: {job.state for job in jobs_of(home)} == {JobState.DONE, JobState.FAILED}, "both end")
         eventually(lambda: told.exists() and '"idle"' in told.read_text(), "the hook is told")
         eventually(lambda: "hook dead: http://127.0.0.1 did not take it" in (home.state / "test.log").read_text(), "")
+    assert "job 1: publish" in (home.state / "test.log").read_text(), "publishing is a stage of its own"
     bodies = [json.loads(line) for line in told.read_text().splitlines()]
     assert sum(body["count"] for body in bodies if body["event"] == "done") == 1
     assert sum(body["count"] for body in bodies if body["event"] == "failed") == 1

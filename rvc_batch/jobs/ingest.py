@@ -292,3 +292,13 @@ def _rename(source: Path, target: Path) -> None:
             raise
         durable.link_or_copy(source, target)
         source.unlink()
+    else:
+        if _is_one_file(source, target):  # left by power loss in mid-move; then a rename does nothing, by POSIX
+            source.unlink()
+
+
+def _is_one_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

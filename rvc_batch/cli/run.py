@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import closing
 from enum import StrEnum
@@ -58,6 +59,7 @@ def run(
     from rvc_batch.jobs.notify import Notifier
     from rvc_batch.jobs.reading import QueueReader
     from rvc_batch.jobs.starts import Starts
+    from rvc_batch.log_repeats import limit_repeats
 
     context: Context = ctx.obj
     starts, notifier = Starts(context.home), Notifier()
@@ -73,6 +75,7 @@ def run(
 
     def open_logs() -> None:
         logs.configure(context.home.logs, level=log_level, to_stderr=not service)
+        limit_repeats(logging.getLogger())
 
     def beat() -> None:
         notifier.beat()

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import (
     EnvironmentFault,
     InputEmpty,
@@ -26,7 +27,7 @@ from rvc_batch.errors import (
     SourceGone,
 )
 from rvc_batch.home import Home
-from rvc_batch.jobs import containers, durable, publish
+from rvc_batch.jobs import containers, durable, publish, volumes
 from rvc_batch.jobs.arrival import Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.failpoints import (
@@ -118,7 +119,7 @@ class Ingest:
                 content_sha256=sha256,
                 voice=wanted.voice,
                 settings=wanted.settings,
-                output_rel=output_rel(rel, wanted.settings),
+                output_rel=self._output_rel(rel, wanted.settings),
                 max_attempts=self._max_attempts,
                 seconds_in=seconds,
             ),
@@ -238,6 +239,14 @@ class Ingest:
             return same_size and durable.digest(path)[0] == job.content_sha256
         except OSError:
             return False
+
+    def _output_rel(self, rel: bytes, settings: ConversionSettings) -> bytes:
+        """Return the wanted path below the outbox, in names that its volume takes."""
+        wanted = output_rel(rel, settings)
+        if volumes.refuses_names(self._home.outbox) and volumes.acceptable(wanted) != wanted:
+            logger.warning("%s holds characters that the volume of the outbox refuses; `_` replaces them", wanted)
+            return volumes.acceptable(wanted)
+        return wanted
 
     def _inbox_path(self, rel: bytes) -> Path:
         return self._home.inbox / os.fsdecode(rel)

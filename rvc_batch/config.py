@@ -47,6 +47,7 @@ class WatchSettings(_Section):
     rescan_seconds: float = Field(30.0, gt=0, le=3600)
     truncated_after_seconds: float = Field(600.0, gt=0)
     depth: int = Field(8, ge=1, le=64)
+    max_gb: float = Field(100.0, gt=0, description="larger files stay in the inbox, with the reason")
 
 
 class WorkerSettings(_Section):
@@ -135,6 +136,7 @@ class Settings(_Section):
 
     default_voice: str = ""
     keep_sources: bool = True
+    network_state: bool = Field(False, description="allow the database on a network volume")
     umask: str = Field("022", pattern="^0?[0-7]{3}$", description="of the service; 002 for folders that a group shares")
     watch: WatchSettings = WatchSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import closing
 from enum import StrEnum
@@ -58,6 +59,7 @@ def run(
     from rvc_batch.jobs.notify import Notifier
     from rvc_batch.jobs.reading import QueueReader
     from rvc_batch.jobs.starts import Starts
+    from rvc_batch.log_repeats import limit_repeats
 
     context: Context = ctx.obj
     starts, notifier = Starts(context.home), Notifier()
@@ -80,6 +82,7 @@ def run(
             max_bytes=int(settings.log.max_mb * 1e6),
             kept=settings.log.kept,
         )
+        limit_repeats(logging.getLogger())
 
     def beat() -> None:
         notifier.beat()

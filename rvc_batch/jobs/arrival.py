@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     SETTLING = "settling"  # wait: it may still change
     INSPECT = "inspect"  # it has settled: look inside once, then ask again
     INCOMPLETE = "incomplete"  # wait: the container promises more
-    UNREADABLE = "unreadable"  # wait: the operating system refuses to open it
+    UNREADABLE = "unreadable"  # wait: the operating system refuses to open it, or it is too large
     ACCEPT = "accept"
     EMPTY = "empty"  # give up: zero bytes for a minute
     TRUNCATED = "truncated"  # give up: short, and unchanged for ten minutes
@@ -39,6 +39,7 @@ class ArrivalRule:
     settle_seconds: float = 3.0
     truncated_after_seconds: float = 600.0
     empty_after_seconds: float = 60.0
+    max_bytes: int = 100_000_000_000  # a sparse file can claim to be a petabyte, and hashing it would take for ever
     zero_tail_factor: float = 10.0  # × settle_seconds: a pre-allocated copy is zeros at its end until it is done
 
 
@@ -115,6 +116,11 @@ def judge(track: Track, now: float, rule: ArrivalRule) -> Judgement:
     busy = _busy(look)
     if busy:
         return Judgement(Verdict.SETTLING, busy)
+    if look.size > rule.max_bytes:
+        limit = f"{rule.max_bytes / 1e9:g} GB"
+        return Judgement(
+            Verdict.UNREADABLE, f"too large: {look.size / 1e9:,.0f} GB, the limit is {limit} (watch.max_gb)"
+        )
     if look.size == 0:
         if unchanged < rule.empty_after_seconds:
             return Judgement(Verdict.SETTLING, "still empty")

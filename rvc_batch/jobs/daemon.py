@@ -39,6 +39,7 @@ from rvc_batch.jobs.retention import prune
 from rvc_batch.jobs.selftest import Probe, SelfTest
 from rvc_batch.jobs.sources import Sources
 from rvc_batch.jobs.supervisor import Limits, Supervisor, end_orphan
+from rvc_batch.jobs.volumes import refuse_network_state
 from rvc_batch.jobs.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Daemon:
             RvcBatchError: with `until_idle`, the worker cannot start or a person paused the queue.
         """
         self._folders.create()
+        if not self._settings.network_state:
+            refuse_network_state(self._home)
         raise_open_files()
         with FileLock(self._home.state / DAEMON_LOCK, wait=False), self._signal_handlers():
             queue = Queue.open(self._home.database, clock=self._options.clock)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import (
     EnvironmentFault,
     InputEmpty,
@@ -27,7 +28,7 @@ from rvc_batch.errors import (
     SourceGone,
 )
 from rvc_batch.home import Home
-from rvc_batch.jobs import containers, durable, publish
+from rvc_batch.jobs import containers, durable, publish, volumes
 from rvc_batch.jobs.arrival import Complete, Look
 from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.failpoints import (
@@ -188,7 +189,7 @@ class Ingest:
             content_sha256=sha256,
             voice=wanted.voice,
             settings=wanted.settings,
-            output_rel=output_rel(offer.rel, wanted.settings),
+            output_rel=self._output_rel(offer.rel, wanted.settings),
             max_attempts=self._max_attempts,
             seconds_in=offer.seconds,
         )
@@ -309,6 +310,14 @@ class Ingest:
         except OSError:
             return False
 
+    def _output_rel(self, rel: bytes, settings: ConversionSettings) -> bytes:
+        """Return the wanted path below the outbox, in names that its volume takes."""
+        wanted = output_rel(rel, settings)
+        if volumes.refuses_names(self._home.outbox) and volumes.acceptable(wanted) != wanted:
+            logger.warning("%s holds characters that the volume of the outbox refuses; `_` replaces them", wanted)
+            return volumes.acceptable(wanted)
+        return wanted
+
     def _inbox_path(self, rel: bytes) -> Path:
         return self._home.inbox / os.fsdecode(rel)
 
@@ -376,3 +385,13 @@ def _rename(source: Path, target: Path) -> None:
             raise
         durable.link_or_copy(source, target)
         source.unlink()
+    else:
+        if _is_one_file(source, target):  # left by power loss in mid-move; then a rename does nothing, by POSIX
+            source.unlink()
+
+
+def _is_one_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

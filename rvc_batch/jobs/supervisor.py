@@ -358,6 +358,7 @@ class Supervisor:
             return
         self._next_beat = now + (self._limits.idle_heartbeat if self._state == "idle" else self._limits.heartbeat)
         self._rss = self._worker.rss()
+        self._worker.trim()
         claim_no = self._desk.beat()
         if claim_no is not None:
             self._worker.send(Cancel(claim_no))

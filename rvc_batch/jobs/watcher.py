@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
 from watchdog.events import (
     DirCreatedEvent,
     DirMovedEvent,
@@ -38,12 +37,12 @@ from rvc_batch.jobs.ingest import truncated
 from rvc_batch.jobs.listing import Listing, list_inbox
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, Job
 from rvc_batch.jobs.output_names import display_name
+from rvc_batch.jobs.volumes import is_network
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between looks while a file settles; shorter where the settle time is
 NETWORK_SETTLE_SECONDS = 10.0  # size and times travel slowly over a share
-NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs", "smbfs", "smb3", "afpfs", "webdav", "9p", "macfuse", "osxfuse"})
 READY = (Verdict.INSPECT, Verdict.ACCEPT, Verdict.EMPTY, Verdict.TRUNCATED)  # to be taken, one way or another
 DRAINING = "the box drains: nothing new is taken until `rvc-batch resume`"
 MAX_ARRIVALS = 1000  # of those shown
@@ -284,7 +283,11 @@ class Watcher:
         settle = settings.settle_seconds
         if self._hints.mode == POLLING:
             settle = max(settle, NETWORK_SETTLE_SECONDS)
-        return ArrivalRule(settle_seconds=settle, truncated_after_seconds=settings.truncated_after_seconds)
+        return ArrivalRule(
+            settle_seconds=settle,
+            truncated_after_seconds=settings.truncated_after_seconds,
+            max_bytes=int(settings.max_gb * 1e9),
+        )
 
     def _interval(self) -> float:
         return min(LOOK_SECONDS, self._settings().settle_seconds / 2)
@@ -310,7 +313,7 @@ class Hints:
         self._event = threading.Event()
         self._observer: Any = None
         self._identity: tuple[int, int] | None = None
-        self.mode = POLLING if _is_network(inbox) else MISSING
+        self.mode = POLLING if is_network(inbox) else MISSING
 
     def wait(self, seconds: float) -> None:
         """Wait for a hint, at most this long."""
@@ -330,7 +333,7 @@ class Hints:
         self.close()
         if identity is None:
             self.mode = MISSING
-        elif _is_network(self._inbox):
+        elif is_network(self._inbox):
             self.mode = POLLING
         else:
             self._build(identity)
@@ -370,13 +373,3 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _is_network(folder: Path) -> bool:
-    """Is the folder on a volume whose events do not reach us?"""
-    mounts = {p.mountpoint: p.fstype.lower() for p in psutil.disk_partitions(all=True)}
-    for candidate in (folder, *folder.parents):
-        kind = mounts.get(str(candidate))
-        if kind is not None:
-            return kind in NETWORK_TYPES or kind.startswith("fuse.")
-    return False

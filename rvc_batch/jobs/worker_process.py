@@ -21,6 +21,7 @@ import psutil
 from rvc_batch.jobs.messages import FromWorker, Start, ToWorker
 
 TRACE_BYTES = 4000
+STDERR_BYTES = 10_000_000
 ABORT_SECONDS = 5.0  # for the stacks to be written
 
 
@@ -35,7 +36,8 @@ class WorkerProcess:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            self._stderr: IO[bytes] = stderr.open("w+b")
+            stderr.unlink(missing_ok=True)
+            self._stderr: IO[bytes] = stderr.open("a+b")  # appended to, so that it can be emptied while it is in use
             path = os.pathsep.join(p for p in sys.path if p)  # the child finds what this process finds
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "rvc_batch.jobs.worker", str(theirs.fileno())],
@@ -93,6 +95,11 @@ class WorkerProcess:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return None
+
+    def trim(self) -> None:
+        """Empty what it wrote to standard error when that is too much; the end of it is what counts."""
+        if os.fstat(self._stderr.fileno()).st_size > STDERR_BYTES:
+            os.ftruncate(self._stderr.fileno(), 0)
 
     def how_it_ended(self) -> str:
         """Say how it ended, with what it last wrote to standard error."""

@@ -82,6 +82,27 @@ def test_settings_file_of_a_newer_file_of_that_name_stays_in_the_inbox(
     assert {job.state for job in jobs_of(home)} == {JobState.DONE}
 
 
+def test_settings_file_that_power_loss_left_in_both_places_is_in_one_afterwards(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rvc_batch.jobs import ingest
+
+    (home.inbox / "a.wav.toml").write_text("transpose = 7")
+    drop(home, "a.wav")
+    with inline_box.opened(home) as box, monkeypatch.context() as patch:
+        ((rel, look),) = box.candidates().items()
+        die_at(patch, ingest, ingest.INGEST_MOVED)
+        with pytest.raises(Died):
+            box.take(rel, look)
+    (folder,) = home.work.iterdir()
+    for name in ("a.wav", "a.wav.toml"):
+        (home.inbox / name).hardlink_to(folder / name)
+    inline_box.live(home)
+    assert files_below(home.inbox) == []
+    assert [job.settings.transpose for job in jobs_of(home)] == [7.0]
+    assert files_below(home.processed) == ["a.wav", "a.wav.toml"]
+
+
 def test_work_folders_that_were_being_made_or_removed_are_tidied_up(home: Home) -> None:
     (home.work / "empty").mkdir()
     (home.work / "begun").mkdir()

@@ -101,6 +101,14 @@ def test_empty_file_waits_a_minute() -> None:
     assert verdict(track, 160.0) is Verdict.EMPTY
 
 
+def test_file_larger_than_the_limit_is_never_opened_and_says_so() -> None:
+    petabyte = dataclasses.replace(LOOK, size=10**15)
+    judgement = judge(settled(look=petabyte), 1e9, RULE)
+    assert judgement.verdict is Verdict.UNREADABLE
+    assert judgement.reason == "too large: 1,000,000 GB, the limit is 100 GB (watch.max_gb)"
+    assert verdict(settled(look=dataclasses.replace(LOOK, size=RULE.max_bytes)), 1e9) is Verdict.INSPECT
+
+
 def test_zeros_at_the_end_wait_ten_times_as_long() -> None:
     zeros = Inspection(container=dataclasses.replace(WHOLE.container, zero_tail=True))  # type: ignore[type-var]
     assert verdict(settled(zeros), 129.9) is Verdict.SETTLING

@@ -78,6 +78,9 @@ class Nobody:
     def claim(self, *_: object, **__: object) -> None:
         return None
 
+    def trim(self) -> None:
+        return None
+
     def worker_heartbeat(self, *_: object, **__: object) -> None:
         return None
 

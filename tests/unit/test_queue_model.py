@@ -3,6 +3,7 @@
 Numbers I1 to I12 are those of the job state machine; I7, I8 and I10 concern files and are tested with the daemon.
 """
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -208,5 +209,8 @@ class QueueHistory(RuleBasedStateMachine):
 
 TestQueueHistory = QueueHistory.TestCase
 TestQueueHistory.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=int(os.environ.get("HISTORIES", "25")),
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

@@ -99,7 +99,7 @@ class Converter:
             chosen = rules or dialect_named(settings.dialect)
             sizes = self.plan(voice, chosen)
             # other sizes give the same audio up to rounding, which is not the same bytes
-            engine = f"{self.backend.name} {self.backend.networks_sha256} {sizes}"
+            engine = f"{self.backend.name} {self.backend.precision} {self.backend.networks_sha256} {sizes}"
             key = conversion_key(source, voice, settings, engine, str(chosen))
             request = Request(voice, settings, chosen, sizes, key, progress, inspect)
             index = self.index_for(voice) if settings.index_rate > 0 else None

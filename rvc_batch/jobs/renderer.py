@@ -99,7 +99,12 @@ class EngineRenderer:
         from rvc_batch.engine.dialect import dialect_named
 
         self._store = _store(home)
-        self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
+        self._backend = open_backend(
+            settings.worker.backend,
+            hubert=self._store.hubert(),
+            rmvpe=self._store.rmvpe(),
+            precision=settings.worker.numbers(),
+        )
         limit = settings.worker.memory_limit_bytes()
         self._converter = Converter(self._backend, scratch=home.state / "scratch", memory_limit=limit)
         self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`

@@ -9,6 +9,7 @@ import soundfile as sf
 
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.dialect import dialect_named
+from rvc_batch.engine.precision import Precision
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes, few_lengths
 from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
@@ -254,6 +255,16 @@ def test_a_workspace_of_other_networks_is_not_taken_over(tmp_path: Path) -> None
     backend.networks_sha256 = "1"
     convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend)
     assert len(backend.seen) == 2
+
+
+def test_a_workspace_of_another_precision_is_not_taken_over(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    interrupted(tmp_path, wave, 8_000, 30)
+    backend = NumpyBackend()
+    backend.precision = Precision("float16")
+    _, _, report = convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend)
+    assert len(backend.seen) == 2
+    assert report.precision == "float16"
 
 
 def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, r
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.precision import FULL
 from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.torch_nets.hubert import Hubert
@@ -43,6 +44,7 @@ class TorchBackend:
     name = "torch"
     appetite = APPETITE
     device = "cpu"
+    precision = FULL
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
         content_header = read_header(hubert, NetworkKind.HUBERT)

@@ -85,9 +85,6 @@ class Backend(Protocol):
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """Return the intermediates of the pitch network: bottom [T/32, 4, C], unet, cnn [T, 128, C], gru [T, 2H]."""
 
-    def warm_up(self, voice: Voice) -> None:
-        """Run every stage once on a short input so that the first job pays nothing extra."""
-
     def peak_memory(self) -> int:
         """Return the peak device memory in bytes since the last call (0 where the framework has no count)."""
 

@@ -12,7 +12,8 @@ import pytest
 
 from rvc_batch.engine.backend import Backend, open_backend
 from rvc_batch.engine.checkpoints import NetworkKind, read_header, read_tensors, write_checkpoint
-from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.converter import Converter
+from rvc_batch.engine.dialect import RVC_2023, MelPadding
 from rvc_batch.engine.network_config import SynthesizerConfig
 from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.requests import silent_inputs
@@ -93,12 +94,13 @@ def test_inputs_made_for_another_voice_are_refused(
         backend.encode_prior(x)
 
 
-@pytest.mark.parametrize("name", ["v2_40k_f0", "v1_48k_nof0"])
-def test_warm_up_runs_every_stage_and_makes_the_voice_current(
-    backend: Backend, open_voice: OpenVoice, name: str
+@pytest.mark.parametrize("name", ["v2_40k_f0_feat48", "v1_48k_nof0"])
+def test_warm_up_makes_the_voice_current_and_leaves_nothing_on_disk(
+    backend: Backend, open_voice: OpenVoice, tmp_path: Path, name: str
 ) -> None:
     voice = open_voice("tiny", name)
-    backend.warm_up(voice)
+    Converter(backend, scratch=tmp_path / "scratch").warm_up(voice, RVC_2023)
+    assert not list((tmp_path / "scratch").iterdir())
     x = silent_inputs(voice.config, 12)
     assert backend.encode_prior(x)[0].shape == (12, 32)
 

@@ -25,9 +25,9 @@ from rvc_batch.engine.mlx_nets.layers import canonical_shapes, load_canonical
 from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
 from rvc_batch.engine.mlx_nets.rmvpe import Rmvpe
 from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
-from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.precision import FULL, Precision
-from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
@@ -137,16 +137,6 @@ class MlxBackend:
         """See `Backend.pitch_stages`."""
         mel = pad_frames(self._log_mel(mx.array(wave)), self.pitch_config.frame_multiple, padding)
         return {name: _numpy(x) for name, x in self._pitch.stages(mel).items()}
-
-    def warm_up(self, voice: Voice) -> None:
-        """See `Backend.warm_up`."""
-        self.load_voice(voice)
-        wave = np.zeros(SAMPLE_RATE_16K, np.float32)
-        self.content(wave, layer=self.content_config.n_layers, project=True)
-        self.pitch_salience(wave, padding=MelPadding.ZEROS)
-        x = silent_inputs(voice.config, 100)
-        mean, _ = self.encode_prior(x)
-        self.decode(mean, x)
 
     def peak_memory(self) -> int:
         """See `Backend.peak_memory`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.errors import SettingsInvalid, VoiceNotChosen
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def convert(
     settings: ConversionSettings | None = None,
     is_format_given: bool = False,
     backend: str = "mlx",
+    precision: Precision = FULL,
     home: Path | None = None,
     overwrite: bool = False,
     memory_limit: int | None = None,
@@ -41,6 +43,7 @@ def convert(
         voice: name of a voice in `home/voices`, or a path that ends in `.pth`.
         index: retrieval index; None takes the one that belongs to the voice.
         settings: None means the defaults of `ConversionSettings`.
+        precision: numbers the networks compute in; anything but the default is for the mlx backend only.
         is_format_given: False lets the suffix of `target` choose the output format.
         home: None means RVC_BATCH_HOME, the checkout, or `~/rvc-batch`.
         memory_limit: for the resident size of this process in bytes; None takes the default sizes.
@@ -63,7 +66,7 @@ def convert(
     at = locate_home(home)
     store = _store(at)
     chosen = _voice(store, voice, index)
-    engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
+    engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=precision)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
     report = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit).convert(

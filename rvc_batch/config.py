@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rvc_batch.engine.backend import BACKENDS
+from rvc_batch.engine.backend import BACKENDS, check_torch_precision
 from rvc_batch.engine.memory import parse_size
+from rvc_batch.engine.precision import DTYPES, QUANTIZE_BITS, Precision
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home, locate_home
@@ -54,6 +55,8 @@ class WorkerSettings(_Section):
     """How the worker runs."""
 
     backend: str = "mlx"
+    precision: str = Field("float32", description="of content network and synthesiser; half precision is for GPUs")
+    quantize_bits: int = Field(0, description="8 or 4: quantised linear layers, for memory, not for speed; 0 = none")
     max_attempts: int = Field(3, ge=1, le=100)
     recycle_after_jobs: int = Field(1000, ge=1)
     rss_limit_mb: int = Field(0, ge=0, description="0 = none; above it the worker is replaced between jobs")
@@ -80,6 +83,33 @@ class WorkerSettings(_Section):
     def memory_limit_bytes(self) -> int | None:
         """Return the limit in bytes, None for none."""
         return parse_size(self.memory_limit) if self.memory_limit else None
+
+    @field_validator("precision")
+    @classmethod
+    def _dtype(cls, value: str) -> str:
+        if value not in DTYPES:
+            raise ValueError(f"expected one of {', '.join(DTYPES)}")
+        return value
+
+    @field_validator("quantize_bits")
+    @classmethod
+    def _bits(cls, value: int) -> int:
+        if value not in QUANTIZE_BITS:
+            raise ValueError(f"expected one of {', '.join(map(str, QUANTIZE_BITS))}")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.backend == "torch":
+            try:
+                check_torch_precision(self.numbers())
+            except SettingsInvalid as e:
+                raise ValueError(str(e)) from e
+        return self
+
+    def numbers(self) -> Precision:
+        """Return the precision that the networks are loaded in."""
+        return Precision(self.precision, self.quantize_bits)
 
 
 class RetentionSettings(_Section):

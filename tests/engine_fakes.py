@@ -9,6 +9,7 @@ import numpy as np
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
 from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.precision import FULL
 from rvc_batch.engine.types import F32, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
@@ -51,6 +52,7 @@ class NumpyBackend:
     device = "none"
     appetite = Appetite(process=100 << 20, stages=1 << 20, scores=1, content=4, pitch=10, prior=10, decode=200)
     networks_bytes = 0
+    precision = FULL
     networks_sha256 = "0"
     content_config = HubertConfig(
         conv_dims=(8,) * 7,

@@ -46,14 +46,18 @@ def convert(
     output_format: options.OutputFormat = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     memory_limit: Annotated[str | None, Option(help="Such as '2 GB'; as configured for the worker, else none.")] = None,
+    precision: Annotated[str | None, Option(help="float32, float16 or bfloat16; half precision is for GPUs.")] = None,
+    quantize_bits: Annotated[int | None, Option(help="Bits of linear layers: 8 or 4; 0 = not quantised.")] = None,
     force: Annotated[bool, Option(help="Replace OUT if it is there.")] = False,
     json: options.AsJson = False,
 ) -> None:
     """Convert one file."""
     import rvc_batch
     from rvc_batch.engine.memory import parse_size
+    from rvc_batch.engine.precision import Precision
 
     context: Context = ctx.obj
+    worker = context.settings.worker
     changes = {
         "transpose": transpose,
         "index_rate": index_rate,
@@ -78,12 +82,14 @@ def convert(
             index=index,
             settings=settings,
             is_format_given=output_format is not None,
-            backend=backend or context.settings.worker.backend,
+            backend=backend or worker.backend,
+            precision=Precision(
+                worker.precision if precision is None else precision,
+                worker.quantize_bits if quantize_bits is None else quantize_bits,
+            ),
             home=context.home.root,
             overwrite=force,
-            memory_limit=context.settings.worker.memory_limit_bytes()
-            if memory_limit is None
-            else parse_size(memory_limit),
+            memory_limit=worker.memory_limit_bytes() if memory_limit is None else parse_size(memory_limit),
             progress=bar.update,
         )
     _print_report(report, target, json=json)

@@ -13,6 +13,7 @@ from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
 from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig
+from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import SettingsInvalid
@@ -27,6 +28,7 @@ class Backend(Protocol):
     device: str
     appetite: Appetite
     networks_bytes: int  # of the content and pitch networks
+    precision: Precision
     networks_sha256: str  # of the sources of the content and pitch networks, to tell results apart
     content_config: HubertConfig
     pitch_config: RmvpeConfig
@@ -83,9 +85,6 @@ class Backend(Protocol):
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """Return the intermediates of the pitch network: bottom [T/32, 4, C], unet, cnn [T, 128, C], gru [T, 2H]."""
 
-    def warm_up(self, voice: Voice) -> None:
-        """Run every stage once on a short input so that the first job pays nothing extra."""
-
     def peak_memory(self) -> int:
         """Return the peak device memory in bytes since the last call (0 where the framework has no count)."""
 
@@ -99,19 +98,34 @@ class Backend(Protocol):
         """Give cached device memory back; networks stay loaded."""
 
 
-def open_backend(name: str, *, hubert: Path, rmvpe: Path) -> Backend:
+def open_backend(name: str, *, hubert: Path, rmvpe: Path, precision: Precision = FULL) -> Backend:
     """Load the content and pitch networks of one framework from canonical checkpoints.
 
     Raises:
-        SettingsInvalid: unknown backend. ModelKeys, ModelCorrupt, ModelMissing: see `checkpoints`.
+        SettingsInvalid: unknown backend, or it does not compute in this precision.
+        ModelKeys, ModelCorrupt, ModelMissing: see `checkpoints`.
     """
     if name == "mlx":
         prepare_process()
         from rvc_batch.engine.mlx_nets.backend import MlxBackend
 
-        return MlxBackend(hubert=hubert, rmvpe=rmvpe)
+        return MlxBackend(hubert=hubert, rmvpe=rmvpe, precision=precision)
     if name == "torch":
+        check_torch_precision(precision)
         from rvc_batch.engine.torch_nets.backend import TorchBackend
 
         return TorchBackend(hubert=hubert, rmvpe=rmvpe)
     raise SettingsInvalid(f"backend is {name!r}, expected one of {', '.join(BACKENDS)}")
+
+
+def check_torch_precision(precision: Precision) -> None:
+    """Refuse everything but float32 on the torch backend, which is there to be compared with.
+
+    Raises:
+        SettingsInvalid: another precision is asked for.
+    """
+    if precision != FULL:
+        raise SettingsInvalid(
+            f"the torch backend is the float32 reference and does not compute in {precision}; use backend mlx, or "
+            "precision float32 with quantize_bits 0"
+        )

@@ -129,7 +129,7 @@ class Workspace:
 def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str) -> str:
     """Return a hash of everything the samples of a conversion depend on.
 
-    engine: backend and the hashes of its content and pitch networks. rules: of the dialect.
+    engine: backend, its precision and the hashes of its content and pitch networks. rules: of the dialect.
 
     The source and the index are known by size and time of change, which is enough for files that only this program
     moves.

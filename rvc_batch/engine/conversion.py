@@ -281,6 +281,7 @@ class Conversion:
             voice_sha256=self.voice.sha256,
             warnings=tuple(warnings),
             versions={"rvc-batch": __version__, "python": platform.python_version()},
+            precision=str(self.backend.precision),
         )
 
     def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:

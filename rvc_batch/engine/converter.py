@@ -5,10 +5,14 @@ The path itself is in `conversion.py`.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import soundfile as sf
 
 from rvc_batch.engine import loudness
 from rvc_batch.engine.audio_io import decode_to_scratch
@@ -32,6 +36,7 @@ from rvc_batch.errors import SettingsInvalid
 __all__ = ["V2_LAYER", "Analysis", "Converter", "Progress"]
 
 RESIDENT_INDEXES = 4
+WARM_UP_SECONDS = 1.0  # on a CPU, where a shape that was not met before costs nothing
 PITCH_ALONE = WorkSizes(tile_frames=TILE_RANGE[1], pitch_tile_frames=PITCH_TILE_RANGE[1])  # no voice is involved
 
 
@@ -99,7 +104,7 @@ class Converter:
             chosen = rules or dialect_named(settings.dialect)
             sizes = self.plan(voice, chosen)
             # other sizes give the same audio up to rounding, which is not the same bytes
-            engine = f"{self.backend.name} {self.backend.networks_sha256} {sizes}"
+            engine = f"{self.backend.name} {self.backend.precision} {self.backend.networks_sha256} {sizes}"
             key = conversion_key(source, voice, settings, engine, str(chosen))
             request = Request(voice, settings, chosen, sizes, key, progress, inspect)
             index = self.index_for(voice) if settings.index_rate > 0 else None
@@ -113,6 +118,28 @@ class Converter:
                 place.remove()
             self.backend.release()
         return report
+
+    def warm_up(self, voice: Voice, rules: Dialect) -> None:
+        """Convert a tone and throw it away, so that the first job meets nothing for the first time.
+
+        Everything a job meets is met here: modules, tables, threads, codecs, the networks, the voice and its index,
+        the kernels. On a GPU, where kernels are planned by shape, the tone fills a tile of the synthesis.
+
+        Raises:
+            ModelError, SettingsInvalid: as in `convert`. EnvironmentFault, OSError: the tone cannot be written or read.
+        """
+        seconds = WARM_UP_SECONDS
+        if self.backend.device != "cpu":
+            seconds = max(seconds, self.plan(voice, rules).tile_frames * HOP_16K / SAMPLE_RATE_16K)
+        time = np.arange(round(seconds * SAMPLE_RATE_16K)) / SAMPLE_RATE_16K
+        tone = io.BytesIO()
+        sf.write(tone, 0.1 * np.sin(2 * np.pi * 220 * time), SAMPLE_RATE_16K, format="WAV")
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="warm-up-", dir=self._scratch) as name:
+            source = Path(name) / "tone.wav"
+            source.write_bytes(tone.getvalue())
+            settings = ConversionSettings(dialect=rules.name)
+            self.convert(source, source.with_name("warm.wav"), voice=voice, settings=settings, rules=rules)
 
     def plan(self, voice: Voice, rules: Dialect) -> WorkSizes:
         """Return the sizes to work in for a voice, and hold the backend to what goes with them.

@@ -1,4 +1,4 @@
-"""What a backend may be asked: the checks both share, and the inputs they warm up with. No framework in here."""
+"""What a backend may be asked: the checks both share, and inputs to try one with. No framework in here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_synthesis_inputs(x: SynthesisInputs, config: SynthesizerConfig) -> Non
 
 
 def silent_inputs(config: SynthesizerConfig, frames: int) -> SynthesisInputs:
-    """Return inputs of that many silent frames for a voice, for warming up."""
+    """Return inputs of that many silent frames for a voice."""
     voiced = frames if config.has_f0 else 0
     return SynthesisInputs(
         content=np.zeros((frames, config.feature_dim), np.float32),

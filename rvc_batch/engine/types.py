@@ -231,6 +231,7 @@ class ConversionReport:
     voice_sha256: str
     warnings: tuple[str, ...]
     versions: dict[str, str]
+    precision: str = "float32"  # of the content network and the synthesiser
 
     @property
     def seconds_in(self) -> float:

@@ -16,7 +16,7 @@ from rvc_batch.config import Settings
 from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import ConversionReport, DeviceMemory
-from rvc_batch.errors import ModelError, SettingsInvalid
+from rvc_batch.errors import EnvironmentFault, ModelError, SettingsInvalid
 from rvc_batch.home import Home
 
 if TYPE_CHECKING:
@@ -99,7 +99,12 @@ class EngineRenderer:
         from rvc_batch.engine.dialect import dialect_named
 
         self._store = _store(home)
-        self._backend = open_backend(settings.worker.backend, hubert=self._store.hubert(), rmvpe=self._store.rmvpe())
+        self._backend = open_backend(
+            settings.worker.backend,
+            hubert=self._store.hubert(),
+            rmvpe=self._store.rmvpe(),
+            precision=settings.worker.numbers(),
+        )
         limit = settings.worker.memory_limit_bytes()
         self._converter = Converter(self._backend, scratch=home.state / "scratch", memory_limit=limit)
         self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`
@@ -117,9 +122,9 @@ class EngineRenderer:
         return self._backend.memory()
 
     def warm_up(self) -> None:
-        """Run every stage once with the configured voice, else the first of the library that can be used.
+        """Convert a tone with the configured voice, else the first of the library that can be used.
 
-        A broken voice is its own jobs' trouble: without a usable one nothing is warmed up.
+        A broken voice is its own jobs' trouble: without a usable one nothing is warmed up. So is a full disk.
 
         Raises:
             SettingsInvalid: the memory limit is too small for the networks.
@@ -128,10 +133,12 @@ class EngineRenderer:
         for name in sorted(names, key=lambda n: n != self._preferred):
             try:
                 voice = self._store.voice(name)
-                self._converter.plan(voice, self._rules)
-                self._backend.warm_up(voice)
+                self._converter.warm_up(voice, self._rules)
             except ModelError as e:
                 logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
+            except (EnvironmentFault, OSError) as e:
+                logger.warning("nothing is warmed up, the first job will take longer: %s", e)
+                return
             else:
                 self._note_warm(name)
                 return

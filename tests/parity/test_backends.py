@@ -12,8 +12,10 @@ import pytest
 
 from rvc_batch.engine.backend import Backend, open_backend
 from rvc_batch.engine.checkpoints import NetworkKind, read_header, read_tensors, write_checkpoint
-from rvc_batch.engine.dialect import MelPadding
+from rvc_batch.engine.converter import Converter
+from rvc_batch.engine.dialect import RVC_2023, MelPadding
 from rvc_batch.engine.network_config import SynthesizerConfig
+from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.requests import silent_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES
 from rvc_batch.engine.types import F32, SynthesisInputs
@@ -92,12 +94,13 @@ def test_inputs_made_for_another_voice_are_refused(
         backend.encode_prior(x)
 
 
-@pytest.mark.parametrize("name", ["v2_40k_f0", "v1_48k_nof0"])
-def test_warm_up_runs_every_stage_and_makes_the_voice_current(
-    backend: Backend, open_voice: OpenVoice, name: str
+@pytest.mark.parametrize("name", ["v2_40k_f0_feat48", "v1_48k_nof0"])
+def test_warm_up_makes_the_voice_current_and_leaves_nothing_on_disk(
+    backend: Backend, open_voice: OpenVoice, tmp_path: Path, name: str
 ) -> None:
     voice = open_voice("tiny", name)
-    backend.warm_up(voice)
+    Converter(backend, scratch=tmp_path / "scratch").warm_up(voice, RVC_2023)
+    assert not list((tmp_path / "scratch").iterdir())
     x = silent_inputs(voice.config, 12)
     assert backend.encode_prior(x)[0].shape == (12, 32)
 
@@ -178,6 +181,41 @@ def test_no_voice_is_an_error_that_says_what_to_do(framework: str, networks: Cal
 def test_unknown_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="'jax'"):
         open_backend("jax", hubert=tmp_path, rmvpe=tmp_path)
+
+
+@pytest.mark.parametrize("precision", [Precision("float16"), Precision("bfloat16"), Precision(quantize_bits=8)])
+def test_the_torch_backend_computes_in_float32_only(tmp_path: Path, precision: Precision) -> None:
+    with pytest.raises(SettingsInvalid, match=f"does not compute in {precision}; use backend mlx"):
+        open_backend("torch", hubert=tmp_path, rmvpe=tmp_path, precision=precision)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_changes_every_network_a_little_and_pitch_not_at_all(
+    open_networks: OpenBackend, networks: Callable[[str], Path], voice: Voice, dtype: str
+) -> None:
+    hubert, rmvpe = (networks("tiny") / f"{name}.safetensors" for name in ("hubert", "rmvpe"))
+    full = open_networks("mlx", "tiny")
+    half = open_backend("mlx", hubert=hubert, rmvpe=rmvpe, precision=Precision(dtype))
+    assert (full.precision, half.precision) == (FULL, Precision(dtype))
+    wave = golden_io.normal(3, (16_000,)) * np.float32(0.1)
+    x = inputs(voice.config, 30)
+    latent = golden_io.normal(1, (30, voice.config.inter_channels))
+    for backend in (full, half):
+        backend.load_voice(voice)
+    for ask in (
+        lambda b: b.content(wave, layer=12, project=False),
+        lambda b: b.encode_prior(x)[0],
+        lambda b: b.reverse_flow(latent, x),
+        lambda b: b.excitation(x),
+        lambda b: b.decode(latent, x),
+    ):
+        exact, rounded = ask(full), ask(half)
+        assert rounded.dtype == np.float32
+        error = np.sqrt(np.mean((rounded - exact) ** 2) / np.mean(exact**2))
+        assert 1e-5 < error < 0.2
+    np.testing.assert_array_equal(
+        half.pitch_salience(wave, padding=MelPadding.ZEROS), full.pitch_salience(wave, padding=MelPadding.ZEROS)
+    )
 
 
 def random_voice(config: SynthesizerConfig, path: Path) -> Voice:

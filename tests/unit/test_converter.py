@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from rvc_batch.engine import converter as converter_module
 from rvc_batch.engine.converter import Converter, Progress
-from rvc_batch.engine.dialect import dialect_named
+from rvc_batch.engine.dialect import RVC_2023, dialect_named
+from rvc_batch.engine.precision import Precision
+from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes, few_lengths
 from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
@@ -256,6 +259,16 @@ def test_a_workspace_of_other_networks_is_not_taken_over(tmp_path: Path) -> None
     assert len(backend.seen) == 2
 
 
+def test_a_workspace_of_another_precision_is_not_taken_over(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    interrupted(tmp_path, wave, 8_000, 30)
+    backend = NumpyBackend()
+    backend.precision = Precision("float16")
+    _, _, report = convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend)
+    assert len(backend.seen) == 2
+    assert report.precision == "float16"
+
+
 def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = write_index(tmp_path / "a.index", rng.standard_normal((50, 8)).astype(np.float32))
@@ -268,6 +281,27 @@ def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:
     second = converter.index_for(voice)
     assert second is not None
     assert second.count == 60
+
+
+@pytest.mark.parametrize(("device", "frames"), [("cpu", 100), ("gpu", 300)])  # a GPU plans for the shape of a tile
+def test_warm_up_meets_what_a_job_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, frames: int
+) -> None:
+    path = write_index(tmp_path / "a.index", np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32))
+    reads: list[Path] = []
+    monkeypatch.setattr(converter_module, "FeatureIndex", lambda p: reads.append(p) or FeatureIndex(p))
+    backend = NumpyBackend()
+    backend.device = device
+    scratch = tmp_path / "scratch"
+    converter = Converter(backend, scratch=scratch, sizes=WorkSizes(tile_frames=300))  # type: ignore[arg-type]
+    voice = fake_voice(index=path)
+    converter.warm_up(voice, RVC_2023)
+    assert backend.voice is voice
+    assert [round(x.valid - 200, -1) for x in backend.seen] == [frames]  # with a second of context on each side
+    assert not list(scratch.iterdir())
+    sf.write(tmp_path / "in.wav", speechlike(8_000, 8_000), 8_000)
+    converter.convert(tmp_path / "in.wav", tmp_path / "out.wav", voice=voice, settings=ConversionSettings())
+    assert reads == [path]
 
 
 @pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "energies.f64", "signal.f32", "envelope.npy"])

@@ -68,6 +68,12 @@ def test_file_then_environment(tmp_path: Path) -> None:
         ("\n[watch]\nsettle = 3\n", r"rvc-batch.toml:3: watch.settle: Extra inputs"),
         ("[watch]\nsettle_seconds = -1\n", r"rvc-batch.toml:2: watch.settle_seconds: .*greater than 0"),
         ('[worker]\nbackend = "tpu"\n', r"rvc-batch.toml:2: worker.backend: .*mlx, torch"),
+        ('[worker]\nprecision = "half"\n', r"rvc-batch.toml:2: worker.precision: .*float32, float16, bfloat16"),
+        ("[worker]\nquantize_bits = 5\n", r"rvc-batch.toml:2: worker.quantize_bits: .*0, 8, 4"),
+        (
+            '[worker]\nbackend = "torch"\nprecision = "float16"\n',
+            "worker: .*torch backend .* float16",
+        ),
         ("[conversion]\nprotect = 3\n", "conversion: protect is 3.0, expected 0 to 0.5"),
     ],
 )

@@ -25,13 +25,14 @@ from rvc_batch.engine.mlx_nets.layers import canonical_shapes, load_canonical
 from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
 from rvc_batch.engine.mlx_nets.rmvpe import Rmvpe
 from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
-from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.precision import FULL, Precision
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
 
-__all__ = ["MlxBackend", "device_name", "matmul_gflops"]
+__all__ = ["MlxBackend", "device_name", "load_network", "matmul_gflops"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,22 +53,26 @@ class MlxBackend:
     name = "mlx"
     appetite = APPETITE
 
-    def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
+    def __init__(self, *, hubert: Path, rmvpe: Path, precision: Precision = FULL) -> None:
         self.device, self._cache_bytes = _set_up_device()
+        self.precision = precision
+        self._dtype: mx.Dtype = getattr(mx, precision.dtype)
+        if self.device == "cpu" and precision != FULL:
+            logger.warning("precision %s on a CPU is many times slower than float32; it is meant for GPUs", precision)
         content_header = read_header(hubert, NetworkKind.HUBERT)
         content = content_header.config
         assert isinstance(content, HubertConfig)
         self.content_config = content
-        self._content = _load(Hubert(content), hubert)
+        self._content = load_network(Hubert(content), hubert, precision)
         pitch_header = read_header(rmvpe, NetworkKind.RMVPE)
         self.networks_sha256 = f"{content_header.source_sha256} {pitch_header.source_sha256}"
         self.networks_bytes = hubert.stat().st_size + rmvpe.stat().st_size
         pitch = pitch_header.config
         assert isinstance(pitch, RmvpeConfig)
         self.pitch_config = pitch
-        self._pitch = _load(Rmvpe(pitch), rmvpe)
+        self._pitch = load_network(Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
-        self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
+        self._voices = ResidentVoices(self._load_voice, RESIDENT_VOICES)
 
     def load_voice(self, voice: Voice) -> None:
         """See `Backend.load_voice`."""
@@ -76,7 +81,7 @@ class MlxBackend:
     def content(self, wave: F32, *, layer: int, project: bool) -> F32:
         """See `Backend.content`."""
         check_content_request(wave, layer, self.content_config)
-        return _numpy(self._content(mx.array(wave), layer=layer, project=project))
+        return _numpy(self._content(self._array(wave), layer=layer, project=project))
 
     def pitch_salience(self, wave: F32, *, padding: MelPadding) -> F32:
         """See `Backend.pitch_salience`."""
@@ -95,29 +100,29 @@ class MlxBackend:
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """See `Backend.encode_prior`."""
-        mean, logs = self._voice(x).prior(mx.array(x.content), mx.array(x.coarse), x.valid)
+        mean, logs = self._voice(x).prior(self._array(x.content), mx.array(x.coarse), x.valid)
         return _numpy(mean), _numpy(logs)
 
     def reverse_flow(self, latent: F32, x: SynthesisInputs) -> F32:
         """See `Backend.reverse_flow`."""
-        return _numpy(self._voice(x).reverse_flow(mx.array(latent), x.speaker, x.valid))
+        return _numpy(self._voice(x).reverse_flow(self._array(latent), x.speaker, x.valid))
 
     def generate(self, z: F32, x: SynthesisInputs) -> F32:
         """See `Backend.generate`."""
-        return _numpy(self._voice(x).generate(mx.array(z), mx.array(x.source), x.speaker))
+        return _numpy(self._voice(x).generate(self._array(z), self._array(x.source), x.speaker))
 
     def decode(self, latent: F32, x: SynthesisInputs) -> F32:
         """See `Backend.decode`."""
         voice = self._voice(x)
-        z = voice.reverse_flow(mx.array(latent), x.speaker, x.valid)
-        return _numpy(voice.generate(z, mx.array(x.source), x.speaker))
+        z = voice.reverse_flow(self._array(latent), x.speaker, x.valid)
+        return _numpy(voice.generate(z, self._array(x.source), x.speaker))
 
     def excitation(self, x: SynthesisInputs) -> F32:
         """See `Backend.excitation`."""
         source = self._voice(x).dec.m_source
         if source is None:
             raise ValueError("the voice has no f0 and therefore no excitation")
-        return _numpy(source(mx.array(x.source))[:, 0])
+        return _numpy(source(self._array(x.source))[:, 0])
 
     def log_mel(self, wave: F32) -> F32:
         """See `Backend.log_mel`."""
@@ -126,22 +131,12 @@ class MlxBackend:
     def content_stages(self, wave: F32) -> dict[str, F32]:
         """See `Backend.content_stages`."""
         check_content_request(wave, 1, self.content_config)
-        return {name: _numpy(x) for name, x in self._content.stages(mx.array(wave)).items()}
+        return {name: _numpy(x) for name, x in self._content.stages(self._array(wave)).items()}
 
     def pitch_stages(self, wave: F32, *, padding: MelPadding) -> dict[str, F32]:
         """See `Backend.pitch_stages`."""
         mel = pad_frames(self._log_mel(mx.array(wave)), self.pitch_config.frame_multiple, padding)
         return {name: _numpy(x) for name, x in self._pitch.stages(mel).items()}
-
-    def warm_up(self, voice: Voice) -> None:
-        """See `Backend.warm_up`."""
-        self.load_voice(voice)
-        wave = np.zeros(SAMPLE_RATE_16K, np.float32)
-        self.content(wave, layer=self.content_config.n_layers, project=True)
-        self.pitch_salience(wave, padding=MelPadding.ZEROS)
-        x = silent_inputs(voice.config, 100)
-        mean, _ = self.encode_prior(x)
-        self.decode(mean, x)
 
     def peak_memory(self) -> int:
         """See `Backend.peak_memory`."""
@@ -162,6 +157,15 @@ class MlxBackend:
     def release(self) -> None:
         """See `Backend.release`."""
         mx.clear_cache()
+
+    def _array(self, x: F32) -> mx.array:
+        """Bring an input to the device, in the dtype of the networks: nothing is cast inside them."""
+        return mx.array(x).astype(self._dtype)
+
+    def _load_voice(self, path: Path) -> tuple[SynthesizerConfig, Synthesizer]:
+        config = read_header(path, NetworkKind.SYNTHESIZER).config
+        assert isinstance(config, SynthesizerConfig)
+        return config, load_network(Synthesizer(config), path, self.precision)
 
     def _voice(self, x: SynthesisInputs) -> Synthesizer:
         config, network = self._voices.current
@@ -198,18 +202,17 @@ def _set_up_device() -> tuple[str, int]:
     return name, cache
 
 
-def _load(network: Network, path: Path) -> Network:
+def load_network(network: Network, path: Path, precision: Precision = FULL) -> Network:
+    """Fill a network from a canonical checkpoint.
+
+    Raises:
+        ModelKeys: tensors missing, unexpected or misshaped.
+    """
     tensors = read_tensors(path)
     check_keys(str(path), canonical_shapes(network), {key: tuple(value.shape) for key, value in tensors.items()})
-    load_canonical(network, tensors)
+    load_canonical(network, tensors, precision)
     return network
 
 
-def _load_voice(path: Path) -> tuple[SynthesizerConfig, Synthesizer]:
-    config = read_header(path, NetworkKind.SYNTHESIZER).config
-    assert isinstance(config, SynthesizerConfig)
-    return config, _load(Synthesizer(config), path)
-
-
 def _numpy(x: mx.array) -> F32:
-    return np.array(x, dtype=np.float32, order="C")
+    return np.array(x.astype(mx.float32), order="C")  # numpy knows no bfloat16

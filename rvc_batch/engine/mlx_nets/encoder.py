@@ -103,7 +103,7 @@ class TextEncoder(nn.Module):
         self._scale = math.sqrt(config.hidden_channels)
 
     def __call__(self, content: mx.array, coarse: mx.array, valid: int) -> tuple[mx.array, mx.array]:
-        mask = frame_mask(content.shape[0], valid)
+        mask = frame_mask(content.shape[0], valid, content.dtype)
         x = self.emb_phone(content)
         if self.emb_pitch is not None:
             x = x + self.emb_pitch(coarse)

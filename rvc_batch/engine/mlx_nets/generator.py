@@ -77,9 +77,11 @@ class Generator(nn.Module):
         for i, rate in enumerate(self._rates):
             slope = FINAL_SLOPE if i == len(self._rates) - 1 else DECODER_SLOPE
             x = self._stage(i, rate * x.shape[0], x, harmonics, slope)
-        return over_spans(x.shape[0], span_rows(x.shape[1]), lambda *span: mx.tanh(self.conv_post.between(x, *span)))[
-            :, 0
-        ]
+        return over_spans(x.shape[0], span_rows(x.shape[1]), lambda *span: self._wave(x, *span))[:, 0]
+
+    def _wave(self, x: mx.array, first: int, last: int) -> mx.array:
+        """Return samples first … last, in float32: half precision would leave noise 50 to 70 dB below it."""
+        return mx.tanh(self.conv_post.between(x, first, last).astype(mx.float32))
 
     def _stage(self, i: int, length: int, x: mx.array, harmonics: mx.array | None, slope: float) -> mx.array:
         """Upsample, add the source and run the residual blocks of stage i: [T, 2C] → [length, C], activated."""

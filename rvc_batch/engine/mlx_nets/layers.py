@@ -21,6 +21,7 @@ from rvc_batch.engine.mlx_nets import cpu_products
 from rvc_batch.engine.mlx_nets.cpu_products import Finish, PairedRows
 from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, lazily_windowed, rows_between, windowed
 from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
+from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.types import F32
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
 
 SMALL_PRODUCT = 1 << 12  # outputs of a linear layer that are not worth sharing out
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
+QUANTIZE_GROUP = 64  # weights of a row that share scale and offset
 
 
 def canonical_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -59,9 +61,16 @@ def canonical_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in flat.items()}
 
 
-def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
-    """Put canonical tensors into the network; keys and shapes must have been compared."""
+def load_canonical(network: nn.Module, tensors: Mapping[str, F32], precision: Precision = FULL) -> None:
+    """Put canonical tensors into the network in a precision; keys and shapes must have been compared.
+
+    Linear layers whose width is not a multiple of `QUANTIZE_GROUP` are not quantised; none of published size but the
+    merge of the one harmonic is.
+    """
     network.load_weights([(key, mx.array(value)) for key, value in tensors.items()], strict=True)
+    if precision.quantize_bits:
+        nn.quantize(network, QUANTIZE_GROUP, precision.quantize_bits, class_predicate=_fills_groups)
+    network.set_dtype(getattr(mx, precision.dtype))
     mx.eval(network.parameters())
     for layer in network.modules():
         if isinstance(layer, Conv1d | Conv2d | ConvTranspose1d | ConvTranspose2d):
@@ -72,7 +81,7 @@ class Linear(nn.Linear):
     """Multiply [T, I] to [T, O]; weight [O, I]."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        is_shared = _on_cpu() and x.shape[0] * self.weight.shape[0] >= SMALL_PRODUCT
+        is_shared = _by_hand(x) and x.shape[0] * self.weight.shape[0] >= SMALL_PRODUCT
         return cpu_products.linear(x, self.weight, self.get("bias")) if is_shared else super().__call__(x)
 
 
@@ -98,7 +107,7 @@ class Conv1d(nn.Module):
         self._packed: PhaseProduct | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        if not _on_cpu():
+        if not (self._has_phases or _by_hand(x)):
             y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
             return y if self.bias is None else y + self.bias
         if not self._has_phases:
@@ -113,7 +122,7 @@ class Conv1d(nn.Module):
         if self._has_phases:
             return self._phases(rows_between(x, begin, begin + self.rows_in(rows)), self._any_bias)[:rows]
         x = rows_between(x, begin, begin + (rows - 1) * self._stride + self._reach + 1)
-        if _on_cpu():
+        if _by_hand(x):
             y = lazily_windowed(x, self.weight, self._stride, self._dilation, self._groups)
         else:
             y = mx.conv1d(x[None], self.weight, self._stride, 0, self._dilation, self._groups)[0]
@@ -141,7 +150,7 @@ class Conv1d(nn.Module):
     def pack(self) -> None:
         """Lay the weight out for the CPU."""
         if self._has_phases:
-            self._packed = PhaseProduct(np.asarray(self.weight), self._dilation)
+            self._packed = PhaseProduct(_host(self.weight), self._dilation, self.weight.dtype)
 
     @property
     def reach_before(self) -> int:
@@ -165,7 +174,7 @@ class Conv1d(nn.Module):
 
     @property
     def _any_bias(self) -> mx.array:
-        return mx.zeros((self.weight.shape[0],)) if self.bias is None else self.bias
+        return mx.zeros((self.weight.shape[0],), self.weight.dtype) if self.bias is None else self.bias
 
 
 class ConvTranspose1d(nn.Module):
@@ -209,9 +218,9 @@ class ConvTranspose1d(nn.Module):
         """Lay the weight out as that of a convolution, [phase · O, tap, I], the earliest input first."""
         outputs, kernel, inputs = self.weight.shape
         weight = np.zeros((outputs, self._taps * self._stride, inputs), np.float32)
-        weight[:, :kernel] = np.asarray(self.weight)
+        weight[:, :kernel] = _host(self.weight)
         weight = weight.reshape(outputs, self._taps, self._stride, inputs)[:, ::-1].transpose(2, 0, 1, 3)
-        self._packed = PhaseProduct(weight.reshape(-1, self._taps, inputs))
+        self._packed = PhaseProduct(weight.reshape(-1, self._taps, inputs), dtype=self.weight.dtype)
 
     @property
     def _taps(self) -> int:
@@ -226,7 +235,7 @@ class ConvTranspose1d(nn.Module):
 
     @property
     def _cell_bias(self) -> mx.array:
-        bias = mx.zeros((self.weight.shape[0],)) if self.bias is None else self.bias
+        bias = mx.zeros((self.weight.shape[0],), self.weight.dtype) if self.bias is None else self.bias
         return mx.concatenate([bias] * self._stride)
 
 
@@ -243,7 +252,7 @@ class Conv2d(nn.Module):
         self._paired: PairedRows | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        if _on_cpu():
+        if _by_hand(x):
             return self.finished(x, Finish(shift=None if self.bias is None else np.asarray(self.bias)))
         y = mx.conv2d(x[None], self.weight, padding=self._padding)[0]
         return y if self.bias is None else y + self.bias
@@ -257,7 +266,7 @@ class Conv2d(nn.Module):
     def pack(self) -> None:
         """Lay the weight out for the CPU, unless it is so wide that its products are fast as they are."""
         outputs, kernel, _, inputs = self.weight.shape
-        if _on_cpu() and (kernel, self._padding) == (3, 1) and inputs > 1 and outputs < cpu_products.WIDE:
+        if _by_hand(self.weight) and (kernel, self._padding) == (3, 1) and inputs > 1 and outputs < cpu_products.WIDE:
             self._paired = PairedRows(np.asarray(self.weight))
 
 
@@ -282,7 +291,7 @@ class ConvTranspose2d(nn.Module):
         self.pack()
 
     def __call__(self, x: mx.array) -> mx.array:
-        if _on_cpu():
+        if _by_hand(x):
             return self.finished(x, Finish(shift=None if self.bias is None else np.asarray(self.bias)))
         taps, stride = self._taps, self._stride
         x = mx.pad(x, [(taps - 1, taps - 1), (taps - 1, taps - 1), (0, 0)])
@@ -357,10 +366,11 @@ class GroupNorm(nn.Module):
         self._eps = eps
 
     def __call__(self, x: mx.array) -> mx.array:
-        if _on_cpu():
+        if _by_hand(x):
             return cpu_products.group_norm(x, self.weight, self.bias, self._eps)
-        x = x - _time_mean(x)
-        return x * (self.weight * mx.rsqrt(_time_mean(x * x) + self._eps)) + self.bias
+        y = x.astype(mx.float32)  # the statistics of a minute of samples need it
+        y = y - _time_mean(y)
+        return (y * (self.weight * mx.rsqrt(_time_mean(y * y) + self._eps)) + self.bias).astype(x.dtype)
 
 
 class GRU(nn.Module):
@@ -387,13 +397,15 @@ class GRU(nn.Module):
             ends = (f"l{layer}", f"l{layer}_reverse")
             inputs = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
             weights, biases = ([self[f"{name}_hh_{end}"] for end in ends] for name in ("weight", "bias"))
-            x = cpu_products.recurrent(inputs, weights, biases, state if layer == 0 else None)
+            parts = ([part.astype(mx.float32) for part in group] for group in (inputs, weights, biases))
+            y = cpu_products.recurrent(*parts, state if layer == 0 else None)
+            x = y.astype(x.dtype)
         return x
 
 
 def gelu(x: mx.array) -> mx.array:
     """Apply the exact (erf) GELU."""
-    return cpu_products.gelu(x) if _on_cpu() else nn.gelu(x)
+    return cpu_products.gelu(x) if _by_hand(x) else nn.gelu(x)
 
 
 def conv_norm_relu(steps: list[nn.Module], x: mx.array, shortcut: mx.array | None = None) -> mx.array:
@@ -401,7 +413,7 @@ def conv_norm_relu(steps: list[nn.Module], x: mx.array, shortcut: mx.array | Non
     conv, norm, rectify = steps
     assert isinstance(conv, Conv2d | ConvTranspose2d)
     assert isinstance(norm, BatchNorm2d)
-    if not _on_cpu():
+    if not _by_hand(x):
         y: mx.array = rectify(norm(conv(x)))
         return y if shortcut is None else y + shortcut
     scale, shift = (np.asarray(a) for a in norm.scale_and_shift())
@@ -415,12 +427,12 @@ def leaky_relu(x: mx.array, slope: float) -> mx.array:
 
 def gated(signal: mx.array, gate: mx.array) -> mx.array:
     """Return tanh(signal) · sigmoid(gate), the activation of WaveNet."""
-    return cpu_products.gated(signal, gate) if _on_cpu() else mx.tanh(signal) * mx.sigmoid(gate)
+    return cpu_products.gated(signal, gate) if _by_hand(signal) else mx.tanh(signal) * mx.sigmoid(gate)
 
 
-def frame_mask(frames: int, valid: int) -> mx.array:
+def frame_mask(frames: int, valid: int, dtype: mx.Dtype) -> mx.array:
     """Return [T, 1]: 1 for the first `valid` frames, 0 for the rest."""
-    return (mx.arange(frames) < valid).astype(mx.float32)[:, None]
+    return (mx.arange(frames) < valid).astype(dtype)[:, None]
 
 
 def mean_pool(x: mx.array) -> mx.array:
@@ -431,7 +443,7 @@ def mean_pool(x: mx.array) -> mx.array:
 
 def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """Attend with queries, keys and values [H, T, D], scale 1 / √D; returns [H, T, D]."""
-    if _on_cpu():
+    if _by_hand(q):
         return cpu_products.attention(q, k, v)
     scale = q.shape[-1] ** -0.5
     return mx.fast.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale)[0]
@@ -446,10 +458,10 @@ def relative_attention(
     `valid` on are masked. Only the 2W + 1 diagonals of the relative terms are ever computed.
     Source: Shaw et al. 2018; RVC infer/module/attentions.py @ 4338f12.
     """
-    if _on_cpu():
+    if _by_hand(q):
         return cpu_products.relative_attention(q, k, v, near_keys, near_values, valid)
     frames, reach = q.shape[1], near_keys.shape[0] // 2
-    masked = mx.where(mx.arange(frames) < valid, 0.0, -1e4)
+    masked = mx.where(mx.arange(frames) < valid, 0.0, -1e4).astype(q.dtype)
     blocks = []
     for start, rows in _query_blocks(q * q.shape[-1] ** -0.5):
         row = mx.arange(rows.shape[1])[:, None]
@@ -500,3 +512,18 @@ def _query_blocks(q: mx.array) -> list[tuple[int, mx.array]]:
     heads, frames, _ = q.shape
     step = max(16, WINDOW_FLOATS // (heads * frames))
     return [(start, q[:, start : start + step]) for start in range(0, frames, step)]
+
+
+def _by_hand(x: mx.array) -> bool:
+    """Say whether the formulations for a CPU compute this: they are float32, half precision takes MLX's operations."""
+    return _on_cpu() and bool(x.dtype == mx.float32)
+
+
+def _host(x: mx.array) -> F32:
+    """Return the values of an array in float32: a view of its memory if that is what it holds."""
+    values: F32 = np.asarray(x.astype(mx.float32))
+    return values
+
+
+def _fills_groups(_path: str, layer: nn.Module) -> bool:
+    return isinstance(layer, Linear) and layer.weight.shape[1] % QUANTIZE_GROUP == 0

@@ -74,8 +74,8 @@ class PhaseProduct:
     the same after its residues have been laid one behind the other.
     """
 
-    def __init__(self, weight: F32, dilation: int = 1) -> None:
-        """Pack weight [O, K, I]."""
+    def __init__(self, weight: F32, dilation: int = 1, dtype: mx.Dtype = mx.float32) -> None:
+        """Pack weight [O, K, I] for inputs of `dtype`."""
         self.outputs, self.kernel, inputs = weight.shape
         self.dilation = dilation
         self.group = _group(self.kernel, self.outputs)
@@ -85,7 +85,7 @@ class PhaseProduct:
         for g in range(self.group):
             banded[g : g + self.kernel, :, g] = weight.transpose(1, 2, 0)
         # a weight of the rank of the windows: MLX would copy them to flatten them for a plain matrix
-        self._weight = mx.array(banded.reshape(1, self.taps * inputs, self.group * self.outputs))
+        self._weight = mx.array(banded.reshape(1, self.taps * inputs, self.group * self.outputs)).astype(dtype)
         mx.eval(self._weight)
 
     def rows_in(self, rows_out: int) -> int:

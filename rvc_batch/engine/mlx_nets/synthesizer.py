@@ -36,7 +36,7 @@ class Synthesizer(nn.Module):
 
     def reverse_flow(self, latent: mx.array, speaker: int, valid: int) -> mx.array:
         """Return z [T, C] for a sample of the prior; both are zero from frame `valid` on."""
-        mask = frame_mask(latent.shape[0], valid)
+        mask = frame_mask(latent.shape[0], valid, latent.dtype)
         z: mx.array = self._reverse_flow(latent * mask, mask, self._speaker(speaker))
         return z
 

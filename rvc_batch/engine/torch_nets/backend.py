@@ -18,8 +18,9 @@ from torch import nn
 from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
-from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig, RmvpeConfig, SynthesizerConfig
-from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs, silent_inputs
+from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.precision import FULL
+from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.layers import canonical_shapes, load_canonical
@@ -43,6 +44,7 @@ class TorchBackend:
     name = "torch"
     appetite = APPETITE
     device = "cpu"
+    precision = FULL
 
     def __init__(self, *, hubert: Path, rmvpe: Path) -> None:
         content_header = read_header(hubert, NetworkKind.HUBERT)
@@ -136,16 +138,6 @@ class TorchBackend:
         mel = pad_frames(self._log_mel(_tensor(wave)), self.pitch_config.frame_multiple, padding)
         stages = {name: x[0] for name, x in self._pitch.stages(mel).items()}
         return {name: _numpy(x if x.ndim == 2 else x.permute(1, 2, 0)) for name, x in stages.items()}
-
-    def warm_up(self, voice: Voice) -> None:
-        """See `Backend.warm_up`."""
-        self.load_voice(voice)
-        wave = np.zeros(SAMPLE_RATE_16K, np.float32)
-        self.content(wave, layer=self.content_config.n_layers, project=True)
-        self.pitch_salience(wave, padding=MelPadding.ZEROS)
-        x = silent_inputs(voice.config, 100)
-        mean, _ = self.encode_prior(x)
-        self.decode(mean, x)
 
     def peak_memory(self) -> int:
         """See `Backend.peak_memory`; torch does not count memory on the CPU."""

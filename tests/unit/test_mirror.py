@@ -30,7 +30,13 @@ from rvc_batch.importers import rules  # noqa: E402
 CONTAINERS = (torch.nn.ModuleList, torch.nn.Sequential)  # plain lists in MLX
 FILES = ["backend", "encoder", "flow", "generator", "hubert", "layers", "mel", "rmvpe", "synthesizer"]
 FORMULATIONS = {mlx_nets: ["cpu_products", "streamed"], torch_nets: []}  # how a layer is computed, beside what it is
-MLX_ALONE = {"fused", "span_rows", "window", "_stage"}  # how MLX runs flow and generator; torch has no counterpart
+MLX_ALONE = {
+    "fused",
+    "span_rows",
+    "window",
+    "_stage",
+    "_wave",
+}  # how MLX runs flow and generator; torch has no counterpart
 
 Config = HubertConfig | RmvpeConfig | SynthesizerConfig
 Network = Any

@@ -4,6 +4,7 @@ This is the only file that asks which device is in use. A GPU runs MLX's own con
 scalar loops as soon as they dilate, transpose or group, so there they become matrix products. Transposed convolutions
 are matrix products everywhere: the built-in ones multiply the zeros between the samples too. There is no batch axis:
 time comes first, channels last. Sizes and parameter names follow torch.nn; weights lie as in the canonical checkpoint.
+It is long because the choice of a formulation stands in one place, for every layer.
 """
 
 from __future__ import annotations
@@ -395,11 +396,12 @@ class GRU(nn.Module):
         """Run from the forward state [H] of the first layer, None for zeros; backward always starts from zero."""
         for layer in range(self._layers):
             ends = (f"l{layer}", f"l{layer}_reverse")
-            inputs = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
-            weights, biases = ([self[f"{name}_hh_{end}"] for end in ends] for name in ("weight", "bias"))
-            parts = ([part.astype(mx.float32) for part in group] for group in (inputs, weights, biases))
-            y = cpu_products.recurrent(*parts, state if layer == 0 else None)
-            x = y.astype(x.dtype)
+            products = [mx.addmm(self[f"bias_ih_{end}"], x, self[f"weight_ih_{end}"].T) for end in ends]
+            inputs, weights, biases = (
+                [part.astype(mx.float32) for part in parts]
+                for parts in (products, *([self[f"{name}_hh_{end}"] for end in ends] for name in ("weight", "bias")))
+            )
+            x = cpu_products.recurrent(inputs, weights, biases, state if layer == 0 else None).astype(x.dtype)
         return x
 
 

@@ -107,7 +107,7 @@ class TextEncoder(nn.Module):
         self._scale = math.sqrt(config.hidden_channels)
 
     def forward(self, content: torch.Tensor, coarse: torch.Tensor, valid: int) -> tuple[torch.Tensor, torch.Tensor]:
-        mask = frame_mask(content.shape[0], valid)
+        mask = frame_mask(content.shape[0], valid, content.dtype)
         x = self.emb_phone(content)
         if self.emb_pitch is not None:
             x = x + self.emb_pitch(coarse)

@@ -108,9 +108,9 @@ def gated(signal: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
     return torch.tanh(signal) * torch.sigmoid(gate)
 
 
-def frame_mask(frames: int, valid: int) -> torch.Tensor:
+def frame_mask(frames: int, valid: int, dtype: torch.dtype) -> torch.Tensor:
     """Return [1, 1, T]: 1 for the first `valid` frames, 0 for the rest."""
-    return (torch.arange(frames) < valid).float()[None, None]
+    return (torch.arange(frames) < valid).to(dtype)[None, None]
 
 
 def mean_pool(x: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ class Synthesizer(nn.Module):
 
     def reverse_flow(self, latent: torch.Tensor, speaker: int, valid: int) -> torch.Tensor:
         """Return z [1, C, T] for a sample of the prior; both are zero from frame `valid` on."""
-        mask = frame_mask(latent.shape[2], valid)
+        mask = frame_mask(latent.shape[2], valid, latent.dtype)
         z: torch.Tensor = self.flow(latent * mask, mask, self._speaker(speaker))
         return z
 

@@ -341,7 +341,7 @@ def test_hooks_are_told_and_one_that_is_dead_delays_nobody(home: Home) -> None:
         (home.inbox / "bad.wav").write_bytes(b"not audio" * 100)
         eventually(lambda: {job.state for job in jobs_of(home)} == {JobState.DONE, JobState.FAILED}, "both end")
         eventually(lambda: told.exists() and '"idle"' in told.read_text(), "the hook is told")
-        eventually(lambda: "hook dead: http://127.0.0.1 did not take it" in (home.state / "test.log").read_text(), "")
+        eventually(lambda: "hook dead: http://127.0.0.1:9 did not take it" in (home.state / "test.log").read_text(), "")
     assert "job 1: publish" in (home.state / "test.log").read_text(), "publishing is a stage of its own"
     bodies = [json.loads(line) for line in told.read_text().splitlines()]
     assert sum(body["count"] for body in bodies if body["event"] == "done") == 1

@@ -2,15 +2,20 @@
 # make test   sets everything up and runs the whole suite
 # make check  style, types and import rules
 #
-# make syscalls                    kill and fail every step of a job at every system call (Linux; ten minutes or more)
+# make syscalls                    kill and fail every step of a job at every system call, lose power after each (Linux)
+# make histories HISTORIES=2000    random histories of the queue; the suite runs 25
+# make soak MINUTES=15 SEED=1      the daemon under fire; everything dropped is accounted for (Linux)
 # make strace                      install the tracer that this and a part of the suite need (Linux)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MINUTES ?= 15
+SEED ?= 1
+HISTORIES ?= 2000
 
-.PHONY: demo test check format clean strace syscalls
+.PHONY: demo test check format clean strace syscalls soak histories
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -28,6 +33,13 @@ syscalls: $(INSTALLED)
 	$(BIN)/python -m tests.syscall_faults
 	$(BIN)/python -m tests.syscall_faults --errors
 	$(BIN)/python -m tests.syscall_faults --daemon --every 3
+	$(BIN)/python -m tests.power_loss
+
+histories: $(INSTALLED)
+	HISTORIES=$(HISTORIES) $(BIN)/python -m pytest -q --hypothesis-show-statistics --timeout=0 tests/unit/test_queue_model.py
+
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 strace:
 	command -v strace || apt-get install --yes strace || { apt-get update && apt-get install --yes strace; }

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from rvc_batch import logs
-from rvc_batch.config import Settings, WatchSettings, WorkerSettings
+from rvc_batch.config import Settings, WatchSettings, WorkerSettings, load_settings
 from rvc_batch.errors import DatabaseUnusable
 from rvc_batch.home import Home
 from rvc_batch.jobs import box, retry_policy
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--stuck", type=float, default=600.0)
     parser.add_argument("--recycle", type=int, default=1000)
     parser.add_argument("--rss", type=int, default=0)
+    parser.add_argument("--settings-file", action="store_true", help="take the settings from the home's file")
     options = parser.parse_args()
     home = Home(options.home)
     logs.configure(home.logs, level="info")
@@ -52,12 +53,15 @@ def main() -> None:
         stuck_after_seconds=options.stuck, recycle_after_jobs=options.recycle, rss_limit_mb=options.rss
     )
     with short_delays():
-        daemon(home, worker, until_idle=options.until_idle, engine=options.engine).run()
+        daemon(
+            home, None if options.settings_file else worker, until_idle=options.until_idle, engine=options.engine
+        ).run()
 
 
-def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str = "open_engine") -> Daemon:
-    """Return a daemon with the fake engine and short times."""
+def daemon(home: Home, worker: WorkerSettings | None, *, until_idle: bool, engine: str = "open_engine") -> Daemon:
+    """Return a daemon with the fake engine and short times; without `worker` its settings are those of the file."""
     watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)
+    settings = Settings(default_voice="alto", watch=watch, worker=worker) if worker else load_settings(home)
     options = DaemonOptions(
         until_idle=until_idle,
         engine=engine if ":" in engine else f"tests.fakes:{engine}",
@@ -66,7 +70,7 @@ def daemon(home: Home, worker: WorkerSettings, *, until_idle: bool, engine: str 
         probe=lambda _name, _starting: MACHINE,
         reopen_logs=lambda settings: logs.configure(home.logs, level="info", as_json=settings.log.format == "json"),
     )
-    return Daemon(home, Settings(default_voice="alto", watch=watch, worker=worker), options)
+    return Daemon(home, settings, options)
 
 
 @contextmanager

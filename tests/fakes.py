@@ -5,6 +5,7 @@
     enospc-x.wav       no space left                           segfault-x.wav  reads address 0
     short-x.wav        leaves half of the audio                kill-x.wav      SIGKILL to itself
     leak-x.wav         keeps 60 MB                             append-x.wav    the source grows meanwhile
+    nan-x.wav          a sample that is no number              oom-x.wav       no memory is left for it
 
 With `once` in the name it does so the first time only. Each call leaves a line in state/renders.log.
 """
@@ -14,12 +15,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import soundfile
 
 from rvc_batch.config import Settings
@@ -41,7 +44,7 @@ class Progress(NamedTuple):
 
 
 LEAK_BYTES = 60_000_000
-VERBS = ("raise", "enospc", "invalid", "abort", "segfault", "kill", "hang", "leak", "append")
+VERBS = ("raise", "enospc", "invalid", "abort", "segfault", "kill", "hang", "leak", "append", "nan", "oom")
 
 
 class FakeRenderer:
@@ -53,6 +56,7 @@ class FakeRenderer:
         self._home = home
         self._voices: list[str] = []
         self._leaked: list[bytes] = []
+        self._is_nan = False
 
     def warm_voices(self) -> tuple[str, ...]:
         return tuple(self._voices)
@@ -89,14 +93,20 @@ class FakeRenderer:
             if segment == SEGMENTS // 2:
                 target.write_bytes(b"half of a result")
                 self._misbehave(source)
+        if self._is_nan:
+            soundfile.write(target, [float("nan")] * len(audio), rate, format="WAV", subtype="FLOAT")
+            return self._report(len(audio), rate, voice, settings)
         audio[0] = number  # no two renders are the same bytes: one published twice would show
         kept = audio[: len(audio) // 2] if source.name.startswith("short-") else audio
         _, kind, subtype = OUTPUT_FORMATS[settings.output_format]
         soundfile.write(target, kept, rate, format=kind, subtype=subtype)
+        return self._report(len(audio), rate, voice, settings)
+
+    def _report(self, samples: int, rate: int, voice: str, settings: ConversionSettings) -> ConversionReport:
         return ConversionReport(
-            samples_in=len(audio),
+            samples_in=samples,
             rate_in=rate,
-            samples_out=len(audio),
+            samples_out=samples,
             rate_out=rate,
             segments=SEGMENTS,
             stage_seconds={"synth": 0.1},
@@ -113,6 +123,7 @@ class FakeRenderer:
         )
 
     def _misbehave(self, source: Path) -> None:
+        self._is_nan = False
         verb = source.name.split("-")[0]
         if verb not in VERBS:
             return
@@ -134,11 +145,25 @@ class FakeRenderer:
             os.kill(os.getpid(), signal.SIGKILL)
         if verb == "hang":
             time.sleep(3600)
+        if verb == "nan":
+            self._is_nan = True
+        if verb == "oom":
+            _exhaust_memory()
         if verb == "leak":
             self._leaked.append(os.urandom(1) * LEAK_BYTES)
         if verb == "append":
             with source.open("ab") as file:
                 file.write(b"LIST\4\0\0\0INFO")
+
+
+def _exhaust_memory() -> None:
+    """Ask for more than this process may have."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (16 << 20), limits[1]))
+    try:
+        bytearray(1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def open_engine(home: Home, settings: Settings) -> FakeRenderer:

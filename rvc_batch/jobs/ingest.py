@@ -201,6 +201,7 @@ class Ingest:
         taking = _Taking(job, inbox_file, Request(job.voice, job.settings))
         if not source.is_file():
             if not self._is_source(inbox_file, job):
+                self._sources.check_inbox()
                 self._queue.reject(job.id, _recorded(_gone(job)), actor="recovery")
                 return
             self._move([taking])
@@ -282,7 +283,12 @@ class Ingest:
             raise durable.environment_fault(e, self._home.work) from e
 
     def _unmovable(self, job: Job, path: Path, error: OSError) -> RvcBatchError:
-        """Fail a job whose file stays in the inbox."""
+        """Fail a job whose file stays in the inbox.
+
+        Raises:
+            FolderGone: the whole inbox went away, not this file.
+        """
+        self._sources.check_inbox()
         reason: RvcBatchError = _gone(job)
         if error.errno != errno.ENOENT:
             reason = InputUnreadable(

@@ -42,7 +42,7 @@ class Sources:
 
     def __init__(self, home: Home, *, keep_sources: bool, check_inbox: Callable[[], None] = lambda: None) -> None:
         self._home = home
-        self._check_inbox = check_inbox
+        self.check_inbox = check_inbox  # raises FolderGone while the inbox is not there
         self.keep_sources = keep_sources
         self._moving = threading.Lock()  # the watcher's thread and the supervisor's both settle
 
@@ -155,7 +155,7 @@ class Sources:
 
     def _return_to_inbox(self, folder: Path, source_rel: bytes) -> None:
         """Give a source whose job is unknown (the database was deleted) to the watcher again."""
-        self._check_inbox()
+        self.check_inbox()
         target = durable.make_folders(self._home.inbox, Path(os.fsdecode(source_rel)).parent)
         source = folder / _work_name(source_rel)
         if os.path.lexists(source):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from rvc_batch.errors import FolderGone
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.daemon import recover
 from rvc_batch.jobs.messages import Rendered
-from rvc_batch.jobs.models import JobState
+from rvc_batch.jobs.models import Job, JobState
 from tests import inline_box
 from tests.daemon_harness import drop, jobs_of, renders, short_delays
 from tests.job_fakes import files_below
@@ -101,6 +102,35 @@ def test_settings_file_that_power_loss_left_in_both_places_is_in_one_afterwards(
     assert files_below(home.inbox) == []
     assert [job.settings.transpose for job in jobs_of(home)] == [7.0]
     assert files_below(home.processed) == ["a.wav", "a.wav.toml"]
+
+
+def test_file_whose_inbox_goes_away_while_it_is_accepted_keeps_its_one_job(home: Home) -> None:
+    def check_inbox() -> None:
+        if not home.inbox.is_dir():
+            raise FolderGone("not mounted")
+
+    drop(home, "a.wav")
+    away = home.root / "away"
+    with inline_box.opened(home) as box:
+        box.sources.check_inbox = check_inbox
+        ((rel, look),) = box.candidates().items()
+        open_folder = box.sources.open_folder
+
+        def open_folder_as_the_inbox_goes(job: Job) -> Path:
+            home.inbox.rename(away)
+            return open_folder(job)
+
+        box.sources.open_folder = open_folder_as_the_inbox_goes  # type: ignore[method-assign]
+        with pytest.raises(FolderGone):
+            box.take(rel, look)
+        with pytest.raises(FolderGone):
+            box.ingest.resume()
+        box.sources.open_folder = open_folder  # type: ignore[method-assign]
+        away.rename(home.inbox)
+        box.ingest.resume()
+    inline_box.live(home)
+    assert [job.state for job in jobs_of(home)] == [JobState.DONE]
+    assert files_below(home.processed) == ["a.wav"]
 
 
 def test_work_folders_that_were_being_made_or_removed_are_tidied_up(home: Home) -> None:

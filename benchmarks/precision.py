@@ -23,7 +23,7 @@ import numpy as np
 import soundfile as sf
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.measuring import Side, alternate, compare, machine_facts, serve, write_result  # noqa: E402
 from benchmarks.memory import CHECKPOINTS, VOICES, make_networks  # noqa: E402

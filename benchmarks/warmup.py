@@ -25,7 +25,7 @@ import numpy as np
 import soundfile as sf
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 from benchmarks.measuring import Sample, Side, machine_facts, serve, spread, write_result  # noqa: E402
 from benchmarks.memory import CHECKPOINTS, SPEECH, VOICES, make_networks  # noqa: E402

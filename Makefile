@@ -4,13 +4,14 @@
 #
 # make syscalls                    kill and fail every step of a job at every system call (Linux; ten minutes or more)
 # make strace                      install the tracer that this and a part of the suite need (Linux)
+# make quality-tools               the environment of the measuring tools that benchmarks/quality.py calls
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format clean strace syscalls
+.PHONY: demo test check format clean strace syscalls quality-tools
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -41,6 +42,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# apart from the project's: these tools pin what it does not
+quality-tools: build/quality-venv/.installed
+
+build/quality-venv/.installed: benchmarks/quality-requirements.txt
+	$(PYTHON) -m venv build/quality-venv
+	build/quality-venv/bin/python -m pip install --quiet -r $<
+	build/quality-venv/bin/python -m pip install --quiet --no-deps Resemblyzer==0.1.4 torchfcpe==0.0.4
 	touch $@
 
 clean:

@@ -6,6 +6,7 @@
 # make histories HISTORIES=2000    random histories of the queue; the suite runs 25
 # make soak MINUTES=15 SEED=1      the daemon under fire; everything dropped is accounted for (Linux)
 # make strace                      install the tracer that this and a part of the suite need (Linux)
+# make quality-tools               the environment of the measuring tools that benchmarks/quality.py calls
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ MINUTES ?= 15
 SEED ?= 1
 HISTORIES ?= 2000
 
-.PHONY: demo test check format clean strace syscalls soak histories
+.PHONY: demo test check format clean strace syscalls soak histories quality-tools
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -53,6 +54,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# apart from the project's: these tools pin what it does not
+quality-tools: build/quality-venv/.installed
+
+build/quality-venv/.installed: benchmarks/quality-requirements.txt
+	$(PYTHON) -m venv build/quality-venv
+	build/quality-venv/bin/python -m pip install --quiet -r $<
+	build/quality-venv/bin/python -m pip install --quiet --no-deps Resemblyzer==0.1.4 torchfcpe==0.0.4
 	touch $@
 
 clean:

@@ -28,7 +28,8 @@
     │   ├── DiskFull               E_DISK_FULL
     │   ├── FolderGone             E_FOLDER_GONE
     │   ├── DeviceMissing          E_NO_DEVICE
-    │   └── DatabaseUnusable       E_DATABASE
+    │   ├── DatabaseUnusable       E_DATABASE
+    │   └── FetchFailed            E_FETCH
     ├── OutputInvalid              E_OUTPUT_INVALID                              retried with delay
     ├── SourceGone                 E_SOURCE_GONE                                 never retried
     ├── SourceChanged              E_SOURCE_CHANGED                              retried with delay
@@ -239,6 +240,12 @@ class DatabaseUnusable(EnvironmentFault):
     """The job database cannot be used."""
 
     code = "E_DATABASE"
+
+
+class FetchFailed(EnvironmentFault):
+    """A published file cannot be fetched now."""
+
+    code = "E_FETCH"
 
 
 class OutputInvalid(RvcBatchError):

@@ -66,8 +66,8 @@ class ModelStore:
         if folder_weights(folder) is not None:
             return self.cache.obtain(folder, NetworkKind.HUBERT).checkpoint
         raise ModelMissing(
-            f"the content network is missing: put {HUBERT_FILE} into {self.models}, or a folder {HUBERT_FOLDER}/ "
-            "there with config.json and pytorch_model.bin (or model.safetensors)"
+            f"the content network is missing: run `rvc-batch models fetch`, put {HUBERT_FILE} into {self.models}, or a "
+            f"folder {HUBERT_FOLDER}/ there with config.json and pytorch_model.bin (or model.safetensors)"
         )
 
     def rmvpe(self) -> Path:
@@ -78,7 +78,9 @@ class ModelStore:
         """
         file = self.models / RMVPE_FILE
         if not file.is_file():
-            raise ModelMissing(f"the pitch network is missing: put {RMVPE_FILE} into {self.models}")
+            raise ModelMissing(
+                f"the pitch network is missing: run `rvc-batch models fetch`, or put {RMVPE_FILE} into {self.models}"
+            )
         return self.cache.obtain(file, NetworkKind.RMVPE).checkpoint
 
     def voice_names(self) -> list[str]:

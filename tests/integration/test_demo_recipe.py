@@ -1,0 +1,81 @@
+"""The whole recipe at its tiny scale, and a conversion with what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import rvc_batch
+from rvc_batch.importers.adopt import adopt
+from rvc_batch.importers.store import ModelStore
+from tools.demo_voices import corpus
+from tools.demo_voices.__main__ import make
+from tools.demo_voices.settings import TINY
+from tools.demo_voices.speech import PHONES, RATE_HZ, Spoken, Style
+
+
+def buzz(voice: str, text: str, style: Style) -> Spoken:
+    """Speak without a synthesiser: one harmonic tone per letter, the same phones for every voice."""
+    phones = [0, *(1 + ord(letter) % (len(PHONES) - 1) for letter in text[:12]), 0]
+    seconds = np.full(len(phones), 0.11 * style.stretch)
+    ends = np.cumsum(seconds)
+    time = np.arange(int(ends[-1] * RATE_HZ)) / RATE_HZ
+    place = np.searchsorted(ends, time, side="right").clip(0, len(phones) - 1)
+    f0 = {"slt": 190.0, "rms": 110.0}.get(voice, 90.0) * style.f0_factor
+    wave = sum(np.sin(2 * np.pi * h * f0 * time) * np.cos(h * np.array(phones)[place]) / h for h in range(1, 8))
+    wave = np.where(np.array(phones)[place] > 0, 0.1 * wave, 0.0)
+    return Spoken((wave * 32767).astype(np.int16), np.array(phones, np.int16), ends.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return the folder of the model files that a tiny run wrote, and its state folder."""
+    folder = tmp_path_factory.mktemp("recipe")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "speak", buzz)
+        make(TINY, folder / "state", folder / "models")
+    return folder / "models", folder / "state"
+
+
+def test_files_are_taken_in_as_upstream_ones_and_convert(made: tuple[Path, Path], tmp_path: Path) -> None:
+    models, _ = made
+    home = tmp_path / "home"
+    store = ModelStore(models=home / "models", voices=home / "voices", cache=home / "state" / "cache")
+    for part in (models / "hubert_base.pt", models / "rmvpe.pt", models / "voices" / "slt", models / "voices" / "rms"):
+        adopt(part, store)
+    voice = store.voice("slt")
+    assert voice.config.n_speakers == 1
+    assert voice.index is not None
+    source, results = tmp_path / "in.wav", []
+    soundfile.write(source, buzz("rms", "Hello there", Style()).wave, RATE_HZ)
+    for backend in ("mlx", "torch"):
+        target = tmp_path / f"{backend}.wav"
+        report = rvc_batch.convert(source, target, voice="slt", home=home, backend=backend)
+        assert report.rate_out == RATE_HZ
+        results.append(soundfile.read(target)[0])
+    assert results[0].size == soundfile.info(source).frames
+    np.testing.assert_allclose(results[0], results[1], atol=2e-3)
+
+
+def test_second_run_trains_nothing_again_and_writes_the_same(made: tuple[Path, Path], tmp_path: Path) -> None:
+    models, state = made
+    before = {path.name: path.stat().st_mtime_ns for path in state.glob("*.pt")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "speak", lambda *_: pytest.fail("a sentence was read again"))
+        make(TINY, state, tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in state.glob("*.pt")} == before
+    for name in ("voices/slt/slt.pth", "voices/rms/rms.pth", "rmvpe.pt", "hubert_base.pt"):
+        first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path))
+        assert _flat(first).keys() == _flat(second).keys()
+        assert all(torch.equal(value, _flat(second)[key]) for key, value in _flat(first).items())
+
+
+def _flat(file: dict[str, object]) -> dict[str, torch.Tensor]:
+    tensors = file.get("weight", file.get("model", file))
+    assert isinstance(tensors, dict)
+    return tensors

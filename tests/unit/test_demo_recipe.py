@@ -1,0 +1,198 @@
+"""The parts of the demonstration recipe that can be right or wrong before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rvc_batch.engine.pitch import decode_salience
+from rvc_batch.engine.torch_nets.hubert import Hubert
+from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
+from tools.demo_voices import content, loop, pitch, sentences, synthesis
+from tools.demo_voices.corpus import Utterance
+from tools.demo_voices.features import warped
+from tools.demo_voices.settings import TINY
+from tools.demo_voices.speech import PHONES, Spoken
+from tools.demo_voices.tracker import track_f0
+from tools.demo_voices.voices import synthesizer_config
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def utterance(phones: list[int], ends: list[float], wave: NDArray[np.float32] | None = None) -> Utterance:
+    wave = np.zeros(int(ends[-1] * 16_000), np.float32) if wave is None else wave
+    spoken = Spoken((wave * 32767).astype(np.int16), np.array(phones, np.int16), np.array(ends, np.float32))
+    return Utterance("slt", 0, True, spoken)
+
+
+def test_sentences_are_different_repeatable_and_never_held_out() -> None:
+    drawn = sentences.compose(900, seed=3)
+    assert drawn == sentences.compose(900, seed=3) != sentences.compose(900, seed=4)
+    assert len(set(drawn)) == 900
+    assert not set(drawn) & set(sentences.HELD_OUT)
+    assert all(s[0].isupper() or s[0].isdigit() for s in drawn)
+
+
+def test_every_phone_has_three_states_and_silence_one() -> None:
+    spoken = utterance([0, 5, 40], [0.3, 0.6, 0.9])
+    times = np.array([0.1, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85])
+    assert content.states(spoken, times).tolist() == [0, 13, 14, 15, 118, 119, 120]
+    assert 1 + 3 * (len(PHONES) - 1) == content.N_STATES
+
+
+def test_labels_follow_the_audio_through_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "disturb", lambda wave, random: wave)
+    random = np.random.default_rng(1)
+    ends = np.arange(1, 21) * 0.1
+    loud = np.repeat(np.arange(20) % 2, 1600).astype(np.float32)
+    spoken = utterance([7 * (i % 2) for i in range(20)], ends.tolist(), 0.5 * loud * random.standard_normal(32_000))
+    for _ in range(20):
+        wave, labels = content._item([spoken], 16_000, TINY.hubert.frames(16_000), random)
+        centres = (content.frame_times(labels.size) * 16_000).astype(int)
+        is_loud = np.array([np.abs(wave[c - 40 : c + 40]).mean() > 0.05 for c in centres])
+        assert np.mean(is_loud == (labels > 0)) > 0.9  # frames that straddle a border may go either way
+
+
+def test_tracker_names_the_pitch_of_a_gliding_voice_and_its_pauses() -> None:
+    seconds = np.arange(32_000) / 16_000
+    f0 = 160 * 2 ** (0.4 * np.sin(2 * np.pi * 0.7 * seconds))
+    phase = 2 * np.pi * np.cumsum(f0) / 16_000
+    wave = 0.1 * sum(np.sin(h * phase) / h for h in range(1, 12))
+    wave[12_000:18_000] = 0.02 * np.random.default_rng(0).standard_normal(6000)
+    tracked = track_f0(wave.astype(np.float32))
+    truth = np.where(
+        (np.arange(201) * 160 >= 12_000) & (np.arange(201) * 160 < 18_000), 0, np.append(f0[::160], f0[-1])
+    )
+    inside = np.r_[3:72, 78:110, 116:198]  # the frames at the borders hear both
+    assert np.array_equal(tracked[inside] > 0, truth[inside] > 0)
+    voiced = inside[truth[inside] > 0]
+    cents = 1200 * np.abs(np.log2(tracked[voiced] / truth[voiced]))
+    assert np.median(cents) < 5
+    assert cents.max() < 40
+
+
+def test_wanted_salience_decodes_to_the_pitch_it_was_made_for() -> None:
+    f0 = np.array([0.0, 50.0, 123.4, 440.0, 1100.0], np.float32)
+    decoded = decode_salience(pitch.target(f0)).f0
+    assert decoded[0] == 0
+    assert np.abs(1200 * np.log2(decoded[1:] / f0[1:])).max() < 3
+
+
+def test_tones_have_the_pitch_they_say() -> None:
+    for seed in range(5):
+        wave, f0 = pitch.tone(128, np.random.default_rng(seed))
+        in_range = (f0 > 80) & (f0 < 450)
+        tracked = track_f0(wave)[:128]
+        both = in_range & (tracked > 0)
+        if both.sum() > 20:
+            assert np.median(1200 * np.abs(np.log2(tracked[both] / f0[both]))) < 15
+
+
+def test_logits_for_batches_are_what_the_engine_computes() -> None:
+    network = Rmvpe(TINY.rmvpe).eval()
+    mel = torch.randn(2, 32, 128)
+    with torch.inference_mode():
+        logits = pitch.salience_logits(network, mel)
+        for row in range(2):
+            torch.testing.assert_close(torch.sigmoid(logits[row]), network(mel[row]), rtol=0, atol=1e-5)
+
+
+def test_layers_for_batches_are_what_the_engine_computes() -> None:
+    network = Hubert(TINY.hubert).eval()
+    waves = torch.randn(2, 8000)
+    with torch.inference_mode():
+        depths = content.layers(network, waves)
+        for row in range(2):
+            expected = network(waves[row], layer=12, project=False)
+            torch.testing.assert_close(depths[12][row : row + 1], expected, rtol=0, atol=1e-5)
+
+
+def test_synthesiser_for_batches_is_what_the_engine_computes() -> None:
+    torch.manual_seed(0)
+    network = synthesis.new_synthesizer(synthesizer_config(TINY, 2)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    content_in, coarse = torch.randn(2, 30, TINY.hubert.hidden), torch.randint(1, 255, (2, 30))
+    source, noise = 0.1 * torch.randn(2, 4800), torch.randn(2, TINY.voice.inter, 30)
+    with torch.inference_mode():
+        z = synthesis.latent(network, content_in, coarse, torch.tensor([0, 1]), noise)
+        made = synthesis.generate(network.dec, z, source, network.emb_g(torch.tensor([0, 1]))[:, :, None])
+        for row in range(2):
+            mean, log_std = network.prior(content_in[row], coarse[row], 30)
+            sample = mean + torch.exp(log_std) * noise[row] * 0.66666
+            expected = network.reverse_flow(sample, row, 30)
+            torch.testing.assert_close(z[row : row + 1], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(made[row], network.generate(expected, source[row], row), rtol=1e-3, atol=1e-5)
+
+
+def test_warped_content_follows_the_phones() -> None:
+    target, other = utterance([0, 1, 2], [0.2, 0.6, 1.0]), utterance([0, 1, 2], [0.4, 0.5, 1.0])
+    says = other.spoken.phones[other.phone_at(content.frame_times(50))[0]].astype(np.float16)[:, None]
+    moved = warped(target, other, says, 49)
+    truth = target.spoken.phones[target.phone_at(content.frame_times(49))[0]]
+    assert np.mean(np.round(moved[:, 0]) == truth) > 0.9
+
+
+class Walk(torch.nn.Module):
+    """Something to train: a number that every step moves by a random amount."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def step(self, number: int, random: np.random.Generator) -> dict[str, float]:
+        self.place += number + float(random.random()) + torch.rand(1)
+        return {"place": self.place.item()}
+
+
+def test_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    whole, parts = Walk(), Walk()
+    loop.run_stage(loop.Stage("whole", tmp_path, 6, seed=1), {"walk": whole}, whole.step)
+    calls = 0
+
+    def breaking(number: int, random: np.random.Generator) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return parts.step(number, random)
+
+    stage = loop.Stage("parts", tmp_path, 6, seed=1, save_every_s=0)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_stage(stage, {"walk": parts}, breaking)
+    assert not stage.is_done
+    parts = Walk()
+    loop.run_stage(stage, {"walk": parts}, parts.step)
+    assert stage.is_done
+    assert parts.place.item() == whole.place.item()
+    again = Walk()
+    loop.run_stage(stage, {"walk": again}, lambda *_: pytest.fail("a finished stage ran again"))
+    assert again.place.item() == whole.place.item()
+
+
+def test_stage_waits_while_the_pause_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "PAUSE").touch()
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            (tmp_path / "PAUSE").unlink()
+
+    monkeypatch.setattr(loop.time, "sleep", sleep)
+    walk = Walk()
+    loop.run_stage(loop.Stage("walk", tmp_path, 2, seed=1), {"walk": walk}, walk.step)
+    assert len(slept) == 3
+
+
+def test_stage_stops_at_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="walk: losses at step 0"):
+        loop.run_stage(loop.Stage("walk", tmp_path, 2, seed=1), {}, lambda *_: {"loss": float("nan")})
+    assert not (tmp_path / "walk.pt").exists()

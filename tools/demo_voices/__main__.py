@@ -1,0 +1,161 @@
+"""Make the demonstration model set: `python -m tools.demo_voices`. See README.md beside this file.
+
+Every stage goes on where it was stopped; a stage that is done costs nothing. Nothing but flite is needed beyond the
+project's own requirements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from tools.demo_voices import export
+from tools.demo_voices.content import ContentTrainer, phone_accuracy, train_content
+from tools.demo_voices.corpus import Corpus, build_corpus
+from tools.demo_voices.crops import Crops
+from tools.demo_voices.discriminators import Discriminators
+from tools.demo_voices.features import Features, extract
+from tools.demo_voices.loop import Stage
+from tools.demo_voices.pitch import label_corpus, train_pitch
+from tools.demo_voices.settings import FULL, TINY, Recipe
+from tools.demo_voices.voices import VoiceTrainer, context_frames, synthesizer_config, train_acoustic, train_waves
+
+STATE_VARIABLE = "RVC_BATCH_DEMO_STATE"
+SCALES = {"full": FULL, "tiny": TINY}
+LAST = ("corpus", "content", "pitch", "features", "acoustic", "base", "voices")
+
+logger = logging.getLogger("demo_voices")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the recipe as far as asked."""
+    default = os.environ.get(STATE_VARIABLE) or platformdirs.user_cache_dir("rvc-batch-demo-voices")
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_voices", description=__doc__)
+    parser.add_argument("--state", type=Path, default=Path(default), help=f"kept between runs (or {STATE_VARIABLE})")
+    parser.add_argument("--out", type=Path, help="where the model files go (default: STATE/models)")
+    parser.add_argument("--scale", choices=SCALES, default="full")
+    parser.add_argument("--until", choices=LAST, default=LAST[-1], help="the last stage to run")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda")
+    chosen = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    recipe = SCALES[chosen.scale]
+    torch.set_num_threads(chosen.threads or recipe.threads)
+    torch.set_flush_denormal(True)  # vanishing gradients are zero, not slow
+    if chosen.device != "cpu":
+        torch.set_default_device(chosen.device)
+    make(recipe, chosen.state, chosen.out or chosen.state / "models", until=chosen.until)
+
+
+def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1]) -> None:
+    """Run every stage up to `until` and write what is trained by then into `out`."""
+    stages = LAST[: LAST.index(until) + 1]
+    state.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    with _Timed(state, "corpus"):
+        corpus = build_corpus(recipe, state)
+    if "content" not in stages:
+        return
+    with _Timed(state, "content"):
+        content = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
+    _report_accuracy(content, corpus)
+    export.write_hubert(content.network, recipe.hubert, out / "hubert_base.pt")
+    if "pitch" not in stages:
+        return
+    with _Timed(state, "labels"):
+        labels = label_corpus(corpus, state)
+    with _Timed(state, "pitch"):
+        pitch = train_pitch(recipe, corpus, labels, _stage(recipe, state, "pitch", recipe.pitch_steps))
+    export.write_rmvpe(pitch, recipe.rmvpe, out / "rmvpe.pt")
+    if "features" not in stages:
+        return
+    with _Timed(state, "features"):
+        features = extract(corpus, content.network, pitch, recipe.rmvpe.frame_multiple, state)
+    _make_voices(recipe, state, out, corpus, features, stages)
+
+
+def _make_voices(
+    recipe: Recipe,
+    state: Path,
+    out: Path,
+    corpus: Corpus,
+    features: dict[str, list[Features]],
+    stages: tuple[str, ...],
+) -> None:
+    numbers = {voice: i for i, voice in enumerate(recipe.targets)}
+    if "acoustic" not in stages:
+        return
+    with _Timed(state, "acoustic"):
+        crops = Crops(corpus, features, numbers, recipe.acoustic_frames)
+        trainer = train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps))
+    if "base" not in stages:
+        return
+    opponents = Discriminators()
+    with _Timed(state, "base"):
+        crops = Crops(corpus, features, numbers, context_frames(recipe))
+        stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
+        train_waves(recipe, crops, stage, trainer, opponents, recipe.vocoder_steps)
+    for voice in recipe.targets:
+        own, own_opponents = trainer, opponents
+        if "voices" in stages:
+            own, own_opponents = copy.deepcopy(trainer), copy.deepcopy(opponents)
+            with _Timed(state, voice):
+                crops = Crops(corpus, features, {voice: numbers[voice]}, context_frames(recipe))
+                train_waves(recipe, crops, _stage(recipe, state, voice, recipe.tune_steps), own, own_opponents, 0)
+        _write_voice(recipe, out, voice, own, corpus, features)
+
+
+def _write_voice(
+    recipe: Recipe,
+    out: Path,
+    voice: str,
+    trainer: VoiceTrainer,
+    corpus: Corpus,
+    features: dict[str, list[Features]],
+) -> None:
+    folder = out / "voices" / voice
+    folder.mkdir(parents=True, exist_ok=True)
+    config = synthesizer_config(recipe, len(recipe.targets))
+    about = f"trained on speech of flite's voice {voice}"
+    number = recipe.targets.index(voice)
+    export.write_voice(trainer.network, config, number, about, folder / f"{voice}.pth")
+    for old in folder.glob("*.index"):
+        old.unlink()
+    export.write_index(voice, corpus.by_voice[voice], features[voice], recipe.index_vectors, recipe.seed, folder)
+
+
+def _stage(recipe: Recipe, state: Path, name: str, steps: int) -> Stage:
+    return Stage(name, state, steps, recipe.seed, recipe.log_every, recipe.save_every_s)
+
+
+def _report_accuracy(content: ContentTrainer, corpus: Corpus) -> None:
+    for voice, utterances in corpus.by_voice.items():
+        shares = [phone_accuracy(content, utterance) for utterance in utterances[:10]]
+        logger.info("content: %.1f %% of the speech frames of %s named rightly", 100 * sum(shares) / len(shares), voice)
+
+
+class _Timed:
+    """Add the wall time of a stage to `times.json` in the state folder."""
+
+    def __init__(self, state: Path, name: str) -> None:
+        self.path, self.name = state / "times.json", name
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        times = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        times[self.name] = round(times.get(self.name, 0.0) + time.monotonic() - self.started, 1)
+        self.path.write_text(json.dumps(times, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Training batches for the synthesiser: stretches of a target's speech with content, pitch and source.
+
+The content of a stretch is the target's own or, as often, that of another voice reading the same sentence, moved
+phone by phone to the target's timing. So the text encoder learns to hear words, whoever says them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rvc_batch.engine.excitation import HarmonicPhase
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from rvc_batch.engine.types import PitchTrack
+from tools.demo_voices.corpus import Corpus, Utterance
+from tools.demo_voices.device import on_device
+from tools.demo_voices.features import Features, warped
+
+__all__ = ["Batch", "Crops"]
+
+OTHERS_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """content [B, T, D] · coarse [B, T] · wave, source [B, T·160] · speaker [B]."""
+
+    content: torch.Tensor
+    coarse: torch.Tensor
+    wave: torch.Tensor
+    source: torch.Tensor
+    speaker: torch.Tensor
+
+
+class Crops:
+    """Draws batches of stretches of `frames` frames from the speech of some targets."""
+
+    def __init__(
+        self, corpus: Corpus, features: dict[str, list[Features]], targets: dict[str, int], frames: int
+    ) -> None:
+        """targets: the number of each voice's speaker embedding."""
+        self._features, self._targets, self._frames = features, targets, frames
+        self._corpus = corpus
+        self._usable = {
+            voice: [i for i, u in enumerate(corpus.by_voice[voice]) if u.spoken.wave.size // HOP_16K >= frames + 2]
+            for voice in targets
+        }
+        if empty := [voice for voice, usable in self._usable.items() if not usable]:
+            raise ValueError(f"no sentence of {empty} is {frames} frames long; read more or longer sentences")
+        self._by_text = {
+            voice: {u.text: i for i, u in enumerate(utterances)} for voice, utterances in corpus.by_voice.items()
+        }
+
+    def draw(self, count: int, random: np.random.Generator) -> Batch:
+        """Return `count` stretches."""
+        voices = list(self._targets)
+        items = [self._item(voices[random.integers(len(voices))], random) for _ in range(count)]
+        parts = [on_device(np.stack(part)) for part in zip(*items, strict=True)]
+        return Batch(*parts)
+
+    def _item(
+        self, voice: str, random: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        place = self._usable[voice][random.integers(len(self._usable[voice]))]
+        utterance, features = self._corpus.by_voice[voice][place], self._features[voice][place]
+        content = self._content(voice, utterance, features, random)
+        last = min(features.f0.size, 2 * content.shape[0], utterance.spoken.wave.size // HOP_16K) - self._frames
+        start = 2 * int(random.integers(last // 2 + 1))  # content frames are two of the synthesiser's
+        stop = start + self._frames
+        track = PitchTrack(np.ascontiguousarray(features.f0[start:stop]))
+        noise = random.standard_normal(self._frames * HOP_16K).astype(np.float32)
+        source = HarmonicPhase.of(track, SAMPLE_RATE_16K, HOP_16K).source(0, self._frames, noise)
+        doubled = np.repeat(content, 2, axis=0)[start:stop]
+        wave = utterance.wave[start * HOP_16K : stop * HOP_16K]
+        return doubled, track.coarse().astype(np.int64), wave, source, np.array(self._targets[voice])
+
+    def _content(
+        self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        if random.random() < OTHERS_SHARE:
+            others = [v for v in self._corpus.by_voice if v != voice and utterance.text in self._by_text[v]]
+            if others:
+                other = others[random.integers(len(others))]
+                there = self._by_text[other][utterance.text]
+                said = self._corpus.by_voice[other][there]
+                if np.array_equal(said.spoken.phones, utterance.spoken.phones):
+                    return warped(utterance, said, self._features[other][there].content, features.content.shape[0])
+        return features.content.astype(np.float32)

@@ -1,0 +1,88 @@
+"""What the synthesiser is compared by: mel spectra and magnitudes at several resolutions, and the adversarial terms.
+
+Magnitudes are floored under the root: the gradient of a magnitude at zero is infinite and ends a training in NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from tools.demo_voices.device import on_device
+
+__all__ = ["N_MELS", "MultiResolutionLoss", "adversarial_loss", "discriminator_loss", "feature_loss", "log_mel"]
+
+N_MELS = 80
+FFT = 1024
+POWER_FLOOR = 1e-7
+MEL_FLOOR = 1e-4
+RESOLUTIONS = ((1024, 256, 1024), (512, 128, 512), (256, 64, 256), (128, 32, 128))  # size, hop, window
+
+
+class _Tables:
+    """Windows and the mel basis, made once."""
+
+    mel: torch.Tensor | None = None
+    windows: dict[int, torch.Tensor] = {}  # noqa: RUF012 — a cache, filled on demand
+
+
+def magnitude(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
+    """Return magnitudes [B, size / 2 + 1, T] of [B, N]."""
+    if window not in _Tables.windows:
+        _Tables.windows[window] = torch.hann_window(window)
+    spectrum = torch.stft(
+        wave, size, hop, window, _Tables.windows[window], center=False, return_complex=True, onesided=True
+    )
+    return torch.sqrt(spectrum.real**2 + spectrum.imag**2 + POWER_FLOOR)
+
+
+def log_mel(wave: torch.Tensor) -> torch.Tensor:
+    """Return log-mel [B, N_MELS, N // 160] of [B, N] at 16 kHz; frame t is centred on the middle of its 160 samples."""
+    if _Tables.mel is None:
+        _Tables.mel = on_device(_basis())
+    side = (FFT - HOP_16K) // 2
+    padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
+    return torch.log(torch.clamp(_Tables.mel @ magnitude(padded, FFT, HOP_16K, 640), min=MEL_FLOOR))
+
+
+class MultiResolutionLoss:
+    """L1 of log magnitudes and of magnitudes, averaged over window sizes."""
+
+    def __call__(self, made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Return the loss of waves [B, N]."""
+        total = made.new_zeros(())
+        for size, hop, window in RESOLUTIONS:
+            a, b = magnitude(made, size, hop, window), magnitude(wanted, size, hop, window)
+            total = total + functional.l1_loss(torch.log(a), torch.log(b)) + functional.l1_loss(a, b) / b.mean()
+        return total / len(RESOLUTIONS)
+
+
+def discriminator_loss(real: list[torch.Tensor], made: list[torch.Tensor]) -> torch.Tensor:
+    """Least squares: real to one, made to zero."""
+    return sum(((1 - r) ** 2).mean() + (m**2).mean() for r, m in zip(real, made, strict=True)) / len(real)  # type: ignore[return-value]
+
+
+def adversarial_loss(made: list[torch.Tensor]) -> torch.Tensor:
+    """Least squares: made to one."""
+    return sum(((1 - m) ** 2).mean() for m in made) / len(made)  # type: ignore[return-value]
+
+
+def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> torch.Tensor:
+    """L1 between what the discriminators see inside, relative to its size."""
+    terms = [
+        functional.l1_loss(m, r) / r.abs().mean().clamp(min=1e-3)
+        for rs, ms in zip(real, made, strict=True)
+        for r, m in zip(rs, ms, strict=True)
+    ]
+    return sum(terms) / len(terms)  # type: ignore[return-value]
+
+
+def _basis() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Return triangles [N_MELS, FFT / 2 + 1], even on the mel scale from 0 to 8000 Hz, each of unit sum."""
+    hz = np.arange(FFT // 2 + 1) * SAMPLE_RATE_16K / FFT
+    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), N_MELS + 2) / 2595) - 1)
+    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.maximum(0, np.minimum((hz - low) / (mid - low), (high - hz) / (high - mid)))
+    return (triangles / np.maximum(triangles.sum(axis=1, keepdims=True), 1e-6)).astype(np.float32)

@@ -1,0 +1,178 @@
+"""The voices: one synthesiser for all targets first, then one of its own for each.
+
+Three stages. *acoustic*: text encoder and flow alone, against the mel spectrum of the target, read off the latent
+by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*: with the
+generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
+
+The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
+disagree with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K, SynthesizerConfig
+from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
+from tools.demo_voices.crops import Batch, Crops
+from tools.demo_voices.discriminators import Discriminators
+from tools.demo_voices.loop import Stage, rate_at, run_stage, set_rate
+from tools.demo_voices.losses import (
+    N_MELS,
+    MultiResolutionLoss,
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+    log_mel,
+)
+from tools.demo_voices.settings import Recipe
+from tools.demo_voices.synthesis import generate, latent, new_synthesizer
+
+__all__ = ["VoiceTrainer", "synthesizer_config", "train_acoustic", "train_waves"]
+
+ACOUSTIC_RATE = 1e-3
+WAVE_RATE = 6e-4
+TUNE_RATE = 2e-4
+MEL_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 10.0, 3.0, 2.0
+CONTEXT = 3  # times as many frames are encoded as generated
+
+
+class VoiceTrainer(nn.Module):
+    """The synthesiser and the linear layer that reads the mel spectrum off its latent, which only training needs."""
+
+    def __init__(self, config: SynthesizerConfig) -> None:
+        super().__init__()
+        self.network: Synthesizer = new_synthesizer(config)
+        self.reader = nn.Conv1d(config.inter_channels, N_MELS, 1)
+        nn.init.constant_(self.reader.bias, -5.0)
+
+    def latent(self, batch: Batch) -> torch.Tensor:
+        """Return z [B, C, T] for a batch, with fresh noise."""
+        shape = (batch.content.shape[0], self.reader.in_channels, batch.content.shape[1])
+        return latent(self.network, batch.content, batch.coarse, batch.speaker, torch.randn(shape))
+
+
+def synthesizer_config(recipe: Recipe, n_speakers: int) -> SynthesizerConfig:
+    """Return the config of the voices."""
+    sizes = recipe.voice
+    return SynthesizerConfig(
+        version="v2",
+        feature_dim=recipe.hubert.hidden,
+        has_f0=True,
+        sample_rate=SAMPLE_RATE_16K,
+        inter_channels=sizes.inter,
+        hidden_channels=sizes.hidden,
+        filter_channels=sizes.ffn,
+        n_heads=sizes.heads,
+        n_layers=sizes.layers,
+        kernel_size=3,
+        resblock_kernels=sizes.resblock_kernels,
+        resblock_dilations=sizes.resblock_dilations,
+        upsample_rates=sizes.upsample_rates,
+        upsample_initial_channels=sizes.initial_channels,
+        upsample_kernels=sizes.upsample_kernels,
+        n_speakers=n_speakers,
+        gin_channels=sizes.speaker,
+    )
+
+
+def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage) -> VoiceTrainer:
+    """Train text encoder and flow, or go on."""
+    torch.manual_seed(recipe.seed)
+    trainer = VoiceTrainer(synthesizer_config(recipe, len(recipe.targets)))
+    network = trainer.network
+    learning = [*network.enc_p.parameters(), *network.flow.parameters(), *network.emb_g.parameters()]
+    learning += trainer.reader.parameters()
+    optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
+        set_rate(optimiser, rate_at(number, recipe.acoustic_steps, ACOUSTIC_RATE))
+        batch = crops.draw(recipe.acoustic_batch, random)
+        loss = functional.l1_loss(trainer.reader(trainer.latent(batch)), log_mel(batch.wave))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        optimiser.step()
+        return {"mel": loss.item(), "log_std": network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
+
+    run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
+    return trainer
+
+
+def train_waves(
+    recipe: Recipe, crops: Crops, stage: Stage, start: VoiceTrainer, opponents: Discriminators, quiet_steps: int
+) -> VoiceTrainer:
+    """Train the whole synthesiser end to end, or go on.
+
+    start, opponents: where it begins; both are trained in place. quiet_steps: without discriminators.
+    """
+    trainer, spectral = start, MultiResolutionLoss()
+    peak = WAVE_RATE if quiet_steps else TUNE_RATE
+    optimiser = torch.optim.AdamW(trainer.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
+    adversary = torch.optim.AdamW(opponents.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
+
+    def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
+        rate = rate_at(number, stage.steps, peak)
+        set_rate(optimiser, rate)
+        set_rate(adversary, rate)
+        batch = crops.draw(recipe.wave_batch, random)
+        made, wanted, read = _generated(recipe, trainer, batch, random)
+        losses = {
+            "latent": functional.l1_loss(read, log_mel(batch.wave)),
+            "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
+            "spectra": spectral(made, wanted),
+        }
+        total = LATENT_WEIGHT * losses["latent"] + MEL_WEIGHT * losses["mel"] + losses["spectra"]
+        if number >= quiet_steps:
+            losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
+            opponents.requires_grad_(False)
+            with torch.no_grad():
+                _, inside_wanted = opponents(wanted)
+            scores, inside = opponents(made)
+            opponents.requires_grad_(True)
+            losses["adversarial"] = adversarial_loss(scores)
+            losses["inside"] = feature_loss(inside_wanted, inside)
+            total = total + losses["adversarial"] + FEATURE_WEIGHT * losses["inside"]
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(trainer.parameters(), 5.0)
+        optimiser.step()
+        return {name: loss.item() for name, loss in losses.items()}
+
+    parts = {"trainer": trainer, "opponents": opponents, "optimiser": optimiser, "adversary": adversary}
+    run_stage(stage, parts, step)
+    return trainer
+
+
+def context_frames(recipe: Recipe) -> int:
+    """Return how many frames the text encoder sees for the few that are generated."""
+    return CONTEXT * recipe.wave_frames
+
+
+def _generated(
+    recipe: Recipe, trainer: VoiceTrainer, batch: Batch, random: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return generated and true audio [B, wave_frames · 160] of one part of each stretch, and the mel read off z."""
+    z = trainer.latent(batch)
+    start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
+    frames = slice(start, start + recipe.wave_frames)
+    samples = slice(start * HOP_16K, (start + recipe.wave_frames) * HOP_16K)
+    speaker = trainer.network.emb_g(batch.speaker)[:, :, None]
+    made = generate(trainer.network.dec, z[:, :, frames], batch.source[:, samples], speaker)
+    return made, batch.wave[:, samples], trainer.reader(z)
+
+
+def _train_opponents(
+    opponents: Discriminators, adversary: torch.optim.Optimizer, made: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
+    loss = discriminator_loss(opponents(wanted)[0], opponents(made)[0])
+    adversary.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(opponents.parameters(), 5.0)
+    adversary.step()
+    return loss.detach()

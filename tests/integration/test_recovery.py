@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -114,18 +115,18 @@ def test_file_whose_inbox_goes_away_while_it_is_accepted_keeps_its_one_job(home:
     with inline_box.opened(home) as box:
         box.sources.check_inbox = check_inbox
         ((rel, look),) = box.candidates().items()
-        open_folder = box.sources.open_folder
+        open_folders = box.sources.open_folders
 
-        def open_folder_as_the_inbox_goes(job: Job) -> Path:
+        def open_folders_as_the_inbox_goes(jobs: Sequence[Job]) -> None:
             home.inbox.rename(away)
-            return open_folder(job)
+            open_folders(jobs)
 
-        box.sources.open_folder = open_folder_as_the_inbox_goes  # type: ignore[method-assign]
+        box.sources.open_folders = open_folders_as_the_inbox_goes  # type: ignore[method-assign]
         with pytest.raises(FolderGone):
             box.take(rel, look)
         with pytest.raises(FolderGone):
             box.ingest.resume()
-        box.sources.open_folder = open_folder  # type: ignore[method-assign]
+        box.sources.open_folders = open_folders  # type: ignore[method-assign]
         away.rename(home.inbox)
         box.ingest.resume()
     inline_box.live(home)

@@ -22,6 +22,7 @@ from rvc_batch.jobs.findings import Finding, Level
 from rvc_batch.jobs.machine_probe import MachineFacts, probe_machine
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.selftest import descriptors, sqlite
+from rvc_batch.service import checks
 from tests.cli_harness import run
 from tests.job_fakes import files_below
 from tests.queue_fakes import FakeClock, queued
@@ -262,4 +263,5 @@ def test_the_command_says_it_all_and_its_exit_code_is_the_worst(
 
 def test_a_box_without_warnings_exits_with_0(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_module, "examine", lambda *_, **__: iter([Finding("all", Level.OK, "well")]))
+    monkeypatch.setattr(checks, "examine_service", lambda *_: iter([]))
     assert run(home, "doctor").stdout.splitlines()[-1] == "1 checks, 0 warnings, 0 faults"

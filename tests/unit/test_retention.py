@@ -58,7 +58,7 @@ def failed_job(home: Home, queue: Queue, name: str = "take.wav") -> Job:
     queued(queue, name, content=data)  # the row has the hash of this content
     job = queue.fail(claimed(queue), error(), retry=RetryClass.NEVER)
     sources = Sources(home, keep_sources=True)
-    sources.open_folder(job)
+    sources.open_folders([job])
     sources.path(job).write_text(data)
     sources.settle(job)
     return queue.get(job.id)

@@ -75,7 +75,12 @@ def test_mac_that_is_set_up_well_has_no_warning() -> None:
             "off",
             "autorestart 1",
         ),
-        ({"pmset -g": ""}, "sleep", "does not say", "pmset -a sleep 0"),
+        (
+            {"pmset -g": PMSET.replace("sleep                0", "")},
+            "sleep",
+            "does not say",
+            "pmset -a sleep 0",
+        ),
         ({UPDATES: "1"}, "updates", "restart the machine", "-bool false"),
         ({"fdesetup status": "FileVault is On."}, "FileVault", "unlocks the disk", "turn it off"),
         ({"fdesetup status": ""}, "FileVault", "does not say", "turn it off"),

@@ -6,6 +6,7 @@ give another environment, other limits and other permissions. `doctor` asks the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -181,7 +182,9 @@ def why_not_durable(folder: Path) -> OSError | None:
         durable.sync_folder(folder)
         whole.unlink()
     except OSError as e:
-        part.unlink(missing_ok=True)
+        for left in (part, whole):
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
         return e
     return None
 

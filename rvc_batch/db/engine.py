@@ -30,13 +30,18 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10.0  # one wait for the write lock
 BUSY_WAITS = 6  # a writer gives up after a minute
+LONG_LOG_BYTES = 16 << 20  # of the write-ahead log; SQLite moves it into the file at 4 MB, unless readers overlap
+RESTART_WAIT_S = 0.5  # for the readers that still look at a long log
+RESTART_EVERY_S = 5.0  # a reader that never ends must not cost every write this wait
 
 
 class Database:
     """One job database, opened to write or only to read."""
 
-    def __init__(self, path: Path, engine: Engine, *, busy_waits: int = BUSY_WAITS) -> None:
+    def __init__(self, path: Path, engine: Engine, *, checkpoints: bool = False, busy_waits: int = BUSY_WAITS) -> None:
         self.path = path
+        self._checkpoints = checkpoints
+        self._next_restart = 0.0
         self._engine = engine
         self._reads = engine.execution_options(deferred=True)
         self._busy_waits = busy_waits
@@ -55,7 +60,7 @@ class Database:
         for wait in range(1, self._busy_waits + 1):
             try:
                 with self._engine.begin() as connection:
-                    return body(connection)
+                    result = body(connection)
             except sa.exc.IntegrityError:
                 raise
             except (sa.exc.DBAPIError, sqlite3.Error) as e:
@@ -67,6 +72,9 @@ class Database:
                     )
                     continue
                 raise explained(e, self.path) from e
+            else:
+                self._restart_long_log()
+                return result
         raise AssertionError("unreachable")
 
     def read(self, body: Callable[[Connection], T]) -> T:
@@ -93,6 +101,28 @@ class Database:
             raise DatabaseUnusable(
                 f"{self.path} was deleted or replaced while it was in use; stop, put the file back and start again"
             )
+
+    def _restart_long_log(self) -> None:
+        """Move a long write-ahead log into the file and begin it anew: readers without a gap could make it grow.
+
+        A log that cannot be had now is tried again later; what was written is safe in it all the same.
+        """
+        if not self._checkpoints or time.monotonic() < self._next_restart:
+            return
+        log = self.path.with_name(f"{self.path.name}-wal")
+        try:
+            if log.stat().st_size < LONG_LOG_BYTES:
+                return
+            self._next_restart = time.monotonic() + RESTART_EVERY_S
+            with closing(self._engine.raw_connection()) as connection:
+                (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+                connection.execute(f"PRAGMA busy_timeout = {RESTART_WAIT_S * 1e3:.0f}")
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)").close()
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout = {patience}")
+        except (OSError, sqlite3.Error) as e:
+            logger.warning("the write-ahead log %s stays long: %s", log, e)
 
     def close(self) -> None:
         """Close all connections."""
@@ -134,7 +164,7 @@ def open_writer(
     event.listen(engine, "begin", begin)
     try:
         with engine.connect():
-            return Database(path, engine, busy_waits=waits)
+            return Database(path, engine, checkpoints=checkpoints, busy_waits=waits)
     except (sa.exc.DBAPIError, sqlite3.Error) as e:
         raise explained(e, path) from e
 

@@ -103,6 +103,48 @@ def test_a_reader_sees_what_a_living_writer_committed(queue: Queue, path: Path) 
     assert reader.get(job.id) == job
 
 
+def test_readers_without_a_gap_do_not_make_the_log_grow(
+    queue: Queue, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "RESTART_EVERY_S", 0.1)
+    ended = threading.Event()
+
+    def read_again_and_again(offset: float) -> None:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as connection:
+            while not ended.wait(offset):
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM jobs").fetchall()
+                ended.wait(0.05)
+                connection.execute("COMMIT")
+
+    readers = [threading.Thread(target=read_again_and_again, args=(n / 1e3,)) for n in range(3)]
+    for reader in readers:
+        reader.start()
+    written = longest = 0
+    log = path.with_name(path.name + "-wal")
+    while written < 100 << 20:
+        queue._db.write(lambda c: c.execute(sa.text("CREATE TABLE large AS SELECT zeroblob(4000000) AS x")))
+        queue._db.write(lambda c: c.execute(sa.text("DROP TABLE large")))
+        written += 4_000_000
+        longest = max(longest, log.stat().st_size)
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert longest < 64 << 20
+
+
+def test_a_reader_that_never_ends_costs_a_wait_now_and_then_and_no_write(
+    queue: Queue, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "LONG_LOG_BYTES", 0)
+    monkeypatch.setattr(engine_module, "RESTART_WAIT_S", 0.05)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM jobs").fetchall()
+        assert [queue.submit(new_job(f"{n}.wav")).id for n in range(3)] == [1, 2, 3]
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
 def test_a_reader_leaves_the_folder_as_it_is(queue: Queue, path: Path) -> None:
     queued(queue)
     queue.close()

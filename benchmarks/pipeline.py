@@ -56,8 +56,9 @@ def main() -> None:
     missing = [name for name in options.rows if options.again or name not in result.get("rows", {})]
     if not missing:
         return
-    threads = {"OMP_NUM_THREADS": str(THREADS), "OPENBLAS_NUM_THREADS": str(THREADS)}
-    sides = {name: Side([__file__, "--side", name], environment=threads) for name in ("mlx", BASELINE)}
+    # on the side of mlx the product chooses the threads of its BLAS
+    variables = {"mlx": {}, BASELINE: {"OMP_NUM_THREADS": str(THREADS)}}
+    sides = {name: Side([__file__, "--side", name], environment=variables[name]) for name in variables}
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
         result |= {"voice": VOICE, "threads": THREADS, "machine": machine_facts("mlx", "torch", "numpy")}
         result["sides"] = {name: side.facts for name, side in sides.items()}

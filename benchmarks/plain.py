@@ -45,8 +45,7 @@ def main() -> None:
         answer(is_plain=options.side == "plain")
         return
     make_networks("full")
-    threads = {"OMP_NUM_THREADS": str(THREADS), "OPENBLAS_NUM_THREADS": str(THREADS)}
-    sides = {name: Side([__file__, "--side", name], environment=threads) for name in ("ours", "plain")}
+    sides = {name: Side([__file__, "--side", name]) for name in ("ours", "plain")}
     rows = {}
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
         for network, seconds in tqdm(SECONDS.items(), unit="network"):

@@ -171,6 +171,7 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "pipeline": pipeline,
     "rmvpe-cpu": network,
     "hubert-cpu": network,
+    "generator-cpu": network,
     "plain": plain,
     "layers-cpu": nothing,
     "memory-model-mlx": nothing,

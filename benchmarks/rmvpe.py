@@ -6,7 +6,8 @@
 Each backend runs in a process of its own; requests alternate. Both get the same wave and do what the product does with
 it: one pass while it is short, tiles and windows beyond. The network has the published size and synthetic weights;
 speech is that of tests/golden/inputs, repeated to length. The accuracy beside the times compares the two results.
-`--network hubert` measures HuBERT the same way, in segments of at most 30 s as upstream cuts them.
+`--network hubert` measures HuBERT the same way, in segments of at most 30 s as upstream cuts them, and `--network
+generator` the generator of a 40 kHz v2 voice, in one piece: 3 s if no lengths are named.
 Writes benchmarks/results/NETWORK-DEVICE[-BLAS].json.
 """
 
@@ -32,13 +33,15 @@ from benchmarks.sides import be_ready, environment  # noqa: E402
 
 SEGMENT_SAMPLES = 30 * 16000
 CONTENT_LAYER = 12
+VOICE = "v2_40k_f0"
+LENGTHS = {"rmvpe": [5, 30, 60, 180, 300], "hubert": [5, 30, 60, 180, 300], "generator": [3]}
 
 
 def main() -> None:
     """Measure all lengths and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=("rmvpe", "hubert"), default="rmvpe")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[5, 30, 60, 180, 300])
+    parser.add_argument("--network", choices=LENGTHS, default="rmvpe")
+    parser.add_argument("--seconds", type=float, nargs="+", help="5 30 60 180 300; of the generator 3")
     parser.add_argument("--runs", type=int, default=7, help="of lengths up to 30 s; longer ones take fewer, at least 3")
     parser.add_argument("--device", default="cpu", help="what both sides must run on; anything else is refused")
     parser.add_argument("--threads", type=int, default=2)
@@ -62,7 +65,7 @@ def main() -> None:
         for name, found in facts.items():
             if found["device"] != options.device:
                 raise SystemExit(f"{name} runs on {found['device']}, not on {options.device}; name it with --device")
-        for seconds in options.seconds:
+        for seconds in options.seconds or LENGTHS[options.network]:
             runs = max(3, round(options.runs * min(1.0, 30 / seconds)))
             samples = alternate({"torch": torch, "mlx": mlx}, {"seconds": seconds}, runs=runs)
             paths = {name: str(Path(folder) / f"{name}.npy") for name in facts}
@@ -98,7 +101,9 @@ def be_side(options: argparse.Namespace) -> None:
     folder = CHECKPOINTS / "full"
     store = ModelStore(models=folder, voices=folder / "voices", cache=ROOT / "build" / "model-cache")
     backend = open_backend(options.child, hubert=store.hubert(), rmvpe=store.rmvpe())
-    compute = {"rmvpe": pitch, "hubert": content}[options.network]
+    if options.network == "generator":
+        backend.load_voice(store.voice_file(folder / "voices" / f"{VOICE}.pth"))
+    compute = {"rmvpe": pitch, "hubert": content, "generator": audio}[options.network]
     speech, _ = sf.read(SPEECH, dtype="float32")
 
     def prepare(request: dict[str, Any]) -> Callable[[], dict[str, Any]]:
@@ -129,6 +134,23 @@ def content(backend: Any, wave: np.ndarray) -> np.ndarray:
     """Return the content features of the wave, segment by segment."""
     pieces = np.split(wave, range(SEGMENT_SAMPLES, wave.size, SEGMENT_SAMPLES))
     return np.concatenate([backend.content(piece, layer=CONTENT_LAYER, project=False) for piece in pieces])
+
+
+def audio(backend: Any, wave: np.ndarray) -> np.ndarray:
+    """Return what the generator makes of noise as latent and the wave, quicker, as excitation; in one piece."""
+    from rvc_batch.engine.types import SynthesisInputs
+
+    frames, latent_channels, hop = round(wave.size / 160), 192, 400
+    z = np.random.default_rng(0).standard_normal((frames, latent_channels)).astype(np.float32)
+    inputs = SynthesisInputs(
+        content=np.zeros((frames, 768), np.float32),
+        coarse=np.ones(frames, np.int64),
+        source=np.resize(wave, frames * hop),
+        speaker=0,
+        valid=frames,
+    )
+    result: np.ndarray = backend.generate(z, inputs)
+    return result
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, network: str) -> dict[str, float]:

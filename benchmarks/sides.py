@@ -36,8 +36,9 @@ def be_ready(backend: str, threads: int, which_blas: str) -> dict[str, Any]:
         return {"backend": backend, "threads": torch.get_num_threads(), "mode": "eager"}
     from rvc_batch.engine import blas
 
+    for name in environment(threads):  # the product chooses them; the cores are counted out above
+        os.environ.pop(name, None)
     if which_blas == "faiss":
-        os.environ.pop("OMP_NUM_THREADS")  # the product chooses it for that BLAS
         blas.load_system_openblas = lambda: None
     library = blas.prepare_process()
     return {"backend": backend, "threads": threads, "blas": str(library.source), "blas_path": library.path}

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from rvc_batch.engine.backend import Backend, open_backend
+from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.checkpoints import CheckpointHeader, write_checkpoint
 from rvc_batch.engine.voice import Voice
 from rvc_batch.importers.identify import read_network
+
+prepare_process()  # before any test module imports mlx
 
 ROOT = Path(__file__).parent.parent
 GENERATOR = ROOT / "tests" / "golden" / "make_checkpoints.py"

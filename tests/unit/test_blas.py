@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -34,11 +34,9 @@ def run(program: str) -> str:
 
 
 @pytest.fixture
-def forgotten() -> Iterator[None]:
-    """Let `prepare_process` decide anew, and forget what it decided."""
-    blas._load_once.cache_clear()
-    yield
-    blas._load_once.cache_clear()
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `prepare_process` decide anew for one test: forgotten for good, it would be too late for all that follow."""
+    monkeypatch.setattr(blas, "_load_once", functools.cache(blas._load_once.__wrapped__))
 
 
 @linux_only

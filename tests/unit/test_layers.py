@@ -239,6 +239,33 @@ def test_gelu_is_the_exact_one(path: str) -> None:
     np.testing.assert_allclose(torch_layers.gelu(torch.from_numpy(x)), exact, atol=2e-6)
 
 
+@pytest.mark.parametrize("frames", [3, 400])  # one small product, shared out
+@pytest.mark.parametrize(
+    ("name", "sizes", "options"),
+    [
+        ("Linear", (7, 300), {}),
+        ("Linear", (7, 300), {"bias": False}),
+        ("Conv1d", (7, 6, 3), {"stride": 2, "bias": False}),
+        ("Conv1d", (7, 6, 3), {"stride": 2}),
+        ("GroupNorm", (7, 7), {}),
+    ],
+)
+def test_gelu_of_a_layer_is_gelu_after_it(
+    path: str, name: str, sizes: tuple[int, ...], options: dict[str, object], frames: int
+) -> None:
+    layer, _ = twins(name, *sizes, **options)
+    x = mx.array(normal(9, frames, 7))
+    np.testing.assert_allclose(mlx_layers.gelu_of(layer, x), mlx_layers.gelu(layer(x)), atol=2e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 700])
+def test_normalised_sum_equals_torch(path: str, frames: int) -> None:
+    ours, theirs = twins("LayerNorm", 48)
+    x, y = normal(8, frames, 48) * 3 + 5, normal(9, frames, 48)
+    expected = theirs(torch.from_numpy(x + y))
+    np.testing.assert_allclose(mlx_layers.normalised_sum(ours, mx.array(x), mx.array(y)), expected, atol=ATOL)
+
+
 def test_gated_activation_equals_torch(path: str) -> None:
     signal, gate = normal(1, 50, 6) * 5, normal(2, 50, 6) * 20
     theirs = torch_layers.gated(torch.from_numpy(signal), torch.from_numpy(gate))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rvc_batch.engine import blas
-from rvc_batch.engine.blas import blas_threads, prepare_process, threads_are_ours
+from rvc_batch.engine.blas import BlasSource, blas_threads, prepare_process, threads_are_ours
 from rvc_batch.engine.types import F32
 
 prepare_process()
@@ -143,7 +143,11 @@ def test_rows_outside_of_a_signal_are_zero() -> None:
 
 def test_threads_of_the_blas_are_set_for_a_block_only() -> None:
     library = blas._pthread_openblas()
-    assert threads_are_ours() == (library is not None)
+    if blas.prepare_process().source is BlasSource.SYSTEM:
+        assert threads_are_ours() == (library is not None)
+    else:
+        assert library is None
+        assert threads_are_ours() == (blas.prepare_process().source is BlasSource.FAISS_WHEEL)
     with blas_threads(1):
         assert library is None or library.openblas_get_num_threads() == 1
     if library is not None:

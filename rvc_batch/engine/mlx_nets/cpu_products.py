@@ -33,6 +33,7 @@ __all__ = [
     "gelu",
     "group_norm",
     "linear",
+    "normalised_sum",
     "recurrent",
     "relative_attention",
     "upsample_plane",
@@ -117,14 +118,21 @@ ERFC_ROOT = (0.0249334962, 0.0102583486, 0.00139052057, -8.00294727e-05, 1.98655
 
 
 def gelu(x: mx.array) -> mx.array:
-    """Apply the exact GELU to any shape, within 7e-7: x/2 + |x|/2 · (1 − erfc(|x|/√2))."""
+    """Apply the exact GELU to any shape, within 7e-7."""
     y, out = blank(*x.shape)
     values, results = np.asarray(x).reshape(-1), out.reshape(-1)
-    share(values.size, BLOCK_FLOATS, lambda first, last: _gelu(values[first:last], results[first:last]))
+    share(values.size, BLOCK_FLOATS, lambda first, last: write_gelu(values[first:last], results[first:last]))
     return y
 
 
-def _gelu(x: F32, out: F32) -> None:
+def write_gelu(x: F32, out: F32) -> None:
+    """Write x/2 + |x|/2 · (1 − erfc(|x|/√2)), [N] or [T, C], a block that stays in the cache at a time."""
+    step = max(1, BLOCK_FLOATS // (x.size // max(x.shape[0], 1) or 1))
+    for first in range(0, x.shape[0], step):
+        _write_gelu(x[first : first + step], out[first : first + step])
+
+
+def _write_gelu(x: F32, out: F32) -> None:
     size = np.abs(x)
     root = size * np.float32(ERFC_ROOT[-1])
     for coefficient in ERFC_ROOT[-2::-1]:
@@ -160,8 +168,8 @@ def gated(signal: mx.array, gate: mx.array) -> mx.array:
     return y
 
 
-def group_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
-    """Normalise every channel of [T, C] over the whole time."""
+def group_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float, *, is_gelu: bool = False) -> mx.array:
+    """Normalise every channel of [T, C] over the whole time; apply GELU on the way if wanted."""
     y, out = blank(*x.shape)
     rows = np.asarray(x)
     mean = _time_mean(rows, lambda block: block)
@@ -171,7 +179,11 @@ def group_norm(x: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.
     def normalise(first: int, last: int) -> None:
         block = rows[first:last] - mean
         block *= scale
-        np.add(block, np.asarray(bias), out=out[first:last])
+        block += np.asarray(bias)
+        if is_gelu:
+            write_gelu(block, out[first:last])
+        else:
+            out[first:last] = block
 
     share(x.shape[0], max(1, BLOCK_FLOATS // x.shape[1]), normalise)
     return y
@@ -189,6 +201,25 @@ def _time_mean(rows: F32, function: Callable[[F32], F32]) -> F32:
     return mean
 
 
+def normalised_sum(x: mx.array, y: mx.array, weight: mx.array, bias: mx.array, eps: float) -> mx.array:
+    """Return the layer norm of x + y, both [T, C]: every row by its own mean and variance."""
+    z, out = blank(*x.shape)
+    mx.eval(x, y, weight, bias)
+    rows, others, scale, shift = (np.asarray(a) for a in (x, y, weight, bias))
+    width = np.float32(x.shape[1])
+
+    def normalise(first: int, last: int) -> None:
+        block = rows[first:last] + others[first:last]
+        block -= block.sum(axis=1, keepdims=True) / width
+        variance = np.einsum("tc,tc->t", block, block)[:, None] / width
+        block /= np.sqrt(variance + np.float32(eps))
+        block *= scale
+        np.add(block, shift, out=out[first:last])
+
+    share(x.shape[0], even_step(x.shape[0], max(1, BLOCK_FLOATS // x.shape[1])), normalise)
+    return z
+
+
 def _exponentials(scores: F32, out: F32) -> F32:
     """Write exp(score − greatest of its row) and return the sums of the rows [T, 1]."""
     np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
@@ -197,17 +228,21 @@ def _exponentials(scores: F32, out: F32) -> F32:
     return sums
 
 
-def linear(x: mx.array, weight: mx.array, bias: mx.array | None) -> mx.array:
-    """Multiply [T, I] by weight [O, I] and add the bias; every thread takes some of the outputs."""
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None, *, is_gelu: bool = False) -> mx.array:
+    """Multiply [T, I] by weight [O, I], add the bias, apply GELU if wanted; every thread takes some of the outputs."""
     y, out = blank(x.shape[0], weight.shape[0])
     mx.eval(x, weight)
     shift = None if bias is None else np.asarray(bias)
 
-    def columns(first: int, last: int) -> None:
+    def multiply(first: int, last: int) -> None:
         product = np.asarray(x @ weight[first:last].T)
-        np.add(product, 0 if shift is None else shift[first:last], out=out[:, first:last])
+        columns = out[:, first:last]
+        if is_gelu:
+            write_gelu(product if shift is None else product + shift[first:last], columns)
+        else:
+            np.add(product, 0 if shift is None else shift[first:last], out=columns)
 
-    share(weight.shape[0], even_step(weight.shape[0], weight.shape[0]), columns)
+    share(weight.shape[0], even_step(weight.shape[0], weight.shape[0]), multiply)
     return y
 
 

@@ -12,7 +12,16 @@ from itertools import islice
 import mlx.core as mx
 from mlx import nn
 
-from rvc_batch.engine.mlx_nets.layers import Conv1d, GroupNorm, LayerNorm, Linear, attention, gelu
+from rvc_batch.engine.mlx_nets.layers import (
+    Conv1d,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    attention,
+    gelu,
+    gelu_of,
+    normalised_sum,
+)
 from rvc_batch.engine.network_config import LAYER_NORM_EPS, HubertConfig
 
 __all__ = [
@@ -39,10 +48,9 @@ class ConvLayer(nn.Module):
         self.layer_norm = GroupNorm(outputs, outputs, LAYER_NORM_EPS) if index == 0 else None
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = self.conv(x)
-        if self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return gelu(x)
+        if self.layer_norm is None:
+            return gelu_of(self.conv, x)
+        return gelu_of(self.layer_norm, self.conv(x))
 
 
 class FeatureExtractor(nn.Module):
@@ -116,7 +124,7 @@ class FeedForward(nn.Module):
         self.output_dense = Linear(config.ffn, config.hidden)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.output_dense(gelu(self.intermediate_dense(x)))
+        return self.output_dense(gelu_of(self.intermediate_dense, x))
 
 
 class EncoderLayer(nn.Module):
@@ -130,9 +138,8 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = LayerNorm(config.hidden, LAYER_NORM_EPS)
 
     def __call__(self, x: mx.array) -> mx.array:
-        x = self.layer_norm(x + self.attention(x))
-        y: mx.array = self.final_layer_norm(x + self.feed_forward(x))
-        return y
+        x = normalised_sum(self.layer_norm, x, self.attention(x))
+        return normalised_sum(self.final_layer_norm, x, self.feed_forward(x))
 
 
 class Encoder(nn.Module):
@@ -145,7 +152,7 @@ class Encoder(nn.Module):
         self.layers = [EncoderLayer(config) for _ in range(config.n_layers)]
 
     def __call__(self, x: mx.array) -> Iterator[mx.array]:
-        x = self.layer_norm(x + self.pos_conv_embed(x))
+        x = normalised_sum(self.layer_norm, x, self.pos_conv_embed(x))
         yield x
         for layer in self.layers:
             x = layer(x)

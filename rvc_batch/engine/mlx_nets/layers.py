@@ -44,9 +44,11 @@ __all__ = [
     "fused",
     "gated",
     "gelu",
+    "gelu_of",
     "leaky_relu",
     "load_canonical",
     "mean_pool",
+    "normalised_sum",
     "relative_attention",
     "span_rows",
 ]
@@ -82,8 +84,11 @@ class Linear(nn.Linear):
     """Multiply [T, I] to [T, O]; weight [O, I]."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        is_shared = _by_hand(x) and x.shape[0] * self.weight.shape[0] >= SMALL_PRODUCT
-        return cpu_products.linear(x, self.weight, self.get("bias")) if is_shared else super().__call__(x)
+        return cpu_products.linear(x, self.weight, self.get("bias")) if self.is_shared(x) else super().__call__(x)
+
+    def is_shared(self, x: mx.array) -> bool:
+        """Say whether the product is computed on all cores of a CPU."""
+        return _by_hand(x) and x.shape[0] * int(self.weight.shape[0]) >= SMALL_PRODUCT
 
 
 class Conv1d(nn.Module):
@@ -108,14 +113,23 @@ class Conv1d(nn.Module):
         self._packed: PhaseProduct | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
-        if not (self._has_phases or _by_hand(x)):
-            y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
+        if self.is_windowed(x):
+            y = self.windowed(x)
             return y if self.bias is None else y + self.bias
         if not self._has_phases:
-            x = mx.pad(x, [(self._padding, self._padding), (0, 0)]) if self._padding else x
-            y = windowed(x, self.weight, stride=self._stride, dilation=self._dilation, groups=self._groups)
+            y = mx.conv1d(x[None], self.weight, self._stride, self._padding, self._dilation, self._groups)[0]
             return y if self.bias is None else y + self.bias
         return self.between(x, 0, (x.shape[0] + 2 * self._padding - self._reach - 1) // self._stride + 1)
+
+    def is_windowed(self, x: mx.array) -> bool:
+        """Say whether windows of the input are gathered on a CPU: for strides and groups."""
+        return _by_hand(x) and not self._has_phases
+
+    def windowed(self, x: mx.array, *, is_gelu: bool = False) -> mx.array:
+        """Convolve by gathered windows, without the bias, and apply GELU if wanted."""
+        x = mx.pad(x, [(self._padding, self._padding), (0, 0)]) if self._padding else x
+        form = {"stride": self._stride, "dilation": self._dilation, "groups": self._groups}
+        return windowed(x, self.weight, **form, is_gelu=is_gelu)
 
     def between(self, x: mx.array, first: int, last: int) -> mx.array:
         """Return rows first … last of what `__call__` returns for the signal x."""
@@ -368,10 +382,14 @@ class GroupNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         if _by_hand(x):
-            return cpu_products.group_norm(x, self.weight, self.bias, self._eps)
+            return self.by_hand(x)
         y = x.astype(mx.float32)  # the statistics of a minute of samples need it
         y = y - _time_mean(y)
         return (y * (self.weight * mx.rsqrt(_time_mean(y * y) + self._eps)) + self.bias).astype(x.dtype)
+
+    def by_hand(self, x: mx.array, *, is_gelu: bool = False) -> mx.array:
+        """Normalise on a CPU, and apply GELU if wanted."""
+        return cpu_products.group_norm(x, self.weight, self.bias, self._eps, is_gelu=is_gelu)
 
 
 class GRU(nn.Module):
@@ -408,6 +426,25 @@ class GRU(nn.Module):
 def gelu(x: mx.array) -> mx.array:
     """Apply the exact (erf) GELU."""
     return cpu_products.gelu(x) if _by_hand(x) else nn.gelu(x)
+
+
+def gelu_of(layer: nn.Module, x: mx.array) -> mx.array:
+    """Return GELU of what a layer makes of x; on a CPU where it is in the cache, for the layers that HuBERT uses."""
+    if isinstance(layer, Linear) and layer.is_shared(x):
+        return cpu_products.linear(x, layer.weight, layer.get("bias"), is_gelu=True)
+    if isinstance(layer, Conv1d) and layer.is_windowed(x) and layer.bias is None:
+        return layer.windowed(x, is_gelu=True)
+    if isinstance(layer, GroupNorm) and _by_hand(x):
+        return layer.by_hand(x, is_gelu=True)
+    return gelu(layer(x))
+
+
+def normalised_sum(norm: LayerNorm, x: mx.array, y: mx.array) -> mx.array:
+    """Return the layer norm of x + y [T, C]."""
+    if _by_hand(x):
+        return cpu_products.normalised_sum(x, y, norm.weight, norm.bias, norm.eps)
+    z: mx.array = norm(x + y)
+    return z
 
 
 def conv_norm_relu(steps: list[nn.Module], x: mx.array, shortcut: mx.array | None = None) -> mx.array:

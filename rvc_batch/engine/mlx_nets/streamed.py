@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from rvc_batch.engine.blas import blas_threads, threads_are_ours
-from rvc_batch.engine.mlx_nets.cpu_products import blank, even_step, scratch, share
+from rvc_batch.engine.mlx_nets.cpu_products import blank, even_step, scratch, share, write_gelu
 from rvc_batch.engine.types import F32
 
 __all__ = ["PhaseProduct", "Span", "lazily_windowed", "over_spans", "rows_between", "windowed"]
@@ -119,8 +119,10 @@ class PhaseProduct:
         return windows @ self._weight
 
 
-def windowed(x: mx.array, weight: mx.array, *, stride: int, dilation: int, groups: int) -> mx.array:
-    """Convolve [T, I], padding included, with weight [O, K, I / groups], for strides and groups.
+def windowed(
+    x: mx.array, weight: mx.array, *, stride: int, dilation: int, groups: int, is_gelu: bool = False
+) -> mx.array:
+    """Convolve [T, I], padding included, with weight [O, K, I / groups], for strides and groups; apply GELU if wanted.
 
     The windows of some rows are copied side by side, multiplied, and the next rows follow. Strided windows overlap
     little, so the copy is small; a window without dilation is one run of memory. Spans are rows of one group.
@@ -146,7 +148,11 @@ def windowed(x: mx.array, weight: mx.array, *, stride: int, dilation: int, group
             else:
                 taps = as_strided(begin, (n_rows, kernel, inputs), (stride * a, dilation * a, b))
                 np.copyto(gathered.reshape(taps.shape), taps)
-            out[group, rows] = np.asarray(windows @ weights[group].T)
+            product = np.asarray(windows @ weights[group].T)
+            if is_gelu:
+                write_gelu(product, out[group, rows])
+            else:
+                out[group, rows] = product
 
     share(groups * spans, 1, convolve)
     return y

@@ -136,6 +136,15 @@ def plain(result: Result) -> Iterator[Row]:
     yield "all networks against plain MLX operations and the BLAS of the wheel", f"{result['ratio']:.0f} times as fast"
 
 
+def warmup(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/warmup.py."""
+    ratio = result["first_to_last"]["wall"]
+    yield (
+        f"first job of {result['seconds']:g} s after a start, in times of the tenth",
+        f"median {ratio['median']:.2f} of {ratio['runs']} starts",
+    )
+
+
 def service_story(result: Result) -> Iterator[Row]:
     """Rows of the service story."""
     yield (
@@ -173,6 +182,8 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "hubert-cpu": network,
     "generator-cpu": network,
     "plain": plain,
+    "warmup": warmup,
+    "precision": nothing,  # docs/precision.md
     "layers-cpu": nothing,
     "memory-model-mlx": nothing,
     "memory-model-torch": nothing,

@@ -52,6 +52,11 @@ class Home:
         return self.root / "voices"
 
     @property
+    def trash(self) -> Path:
+        """Removed voices, one folder each; on the volume of `voices/`, so that removing is a rename."""
+        return self.voices / ".trash"
+
+    @property
     def state(self) -> Path:
         """Database, accepted sources, model cache, logs."""
         return self.root / "state"

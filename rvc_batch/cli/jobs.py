@@ -157,7 +157,8 @@ def add(
     from rvc_batch.importers.store import ModelStore
     from rvc_batch.jobs.add import add_file
 
-    home = _context(ctx).home
+    context = _context(ctx)
+    home = context.home
     given = {
         "transpose": transpose,
         "index_rate": index_rate,
@@ -172,7 +173,7 @@ def add(
         "output_format": output_format,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    voices = ModelStore(models=home.models, voices=home.voices, cache=home.cache).voice_names()
+    voices = ModelStore.of(home, context.settings.library.folders(home)).voice_names()
     added = []
     for file in files:
         added.append(add_file(home, file, voice=voice, voices=voices, settings=settings))

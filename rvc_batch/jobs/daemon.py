@@ -58,7 +58,7 @@ class DaemonOptions:
 
     until_idle: bool = False  # exit when inbox and queue are empty
     engine: str = DEFAULT_ENGINE
-    voices: Callable[[Home], tuple[str, ...]] = voice_names
+    voices: Callable[[Home, Settings], tuple[str, ...]] = voice_names
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     reopen_logs: Callable[[Settings], None] = lambda _: None
@@ -214,7 +214,7 @@ class Daemon:
         return False
 
     def _choices(self) -> Choices:
-        names = self._options.voices(self._home)
+        names = self._options.voices(self._home, self._settings)
         return Choices(names, self._settings.default_voice, self._settings.conversion_settings())
 
     def _stop(self, supervisor: Supervisor, watcher: Watcher, signals: int) -> None:

@@ -77,7 +77,9 @@ def _models(home: Home) -> Iterator[Finding]:
 
 
 def _voices(home: Home, settings: Settings) -> Iterator[Finding]:
-    store = ModelStore(models=home.models, voices=home.voices, cache=home.cache)
+    store = ModelStore.of(home, settings.library.folders(home))
+    for fault in store.root_faults():
+        yield Finding("voices", Level.WARNING, fault, "its voices are missing until then")
     try:
         listing = store.listing()
     except (RvcBatchError, OSError) as e:

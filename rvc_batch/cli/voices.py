@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     about = "List the voices of the library; `voices NAME` describes one."
     group = typer.Typer(name="voices", help=about, cls=_Voices)
     group.command("list")(list_voices)
-    for command in (show, add, remove, rename, check):
+    for command in (show, add, remove, rename, check, blend):
         group.command()(command)
     app.add_typer(group)
 
@@ -128,6 +128,22 @@ def check(
             typer.echo(printable("; ".join([f"{result['name']}: {word}", *result["warnings"]])))
     if any(result["error"] is not None for result in results):
         raise typer.Exit(EXIT_BROKEN)
+
+
+def blend(
+    ctx: typer.Context,
+    one: Annotated[str, typer.Argument(metavar="A", help="Name of the first voice.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Name of the second voice, of the same architecture.")],
+    name: Annotated[str, typer.Option(help="What the new voice is to be called.")],
+    weight: Annotated[float, typer.Option(help="Share of A, 0 to 1.")] = 0.5,
+    index: Annotated[Path | None, typer.Option(help="Retrieval index of the new voice; else it has none.")] = None,
+    json: options.AsJson = False,
+) -> None:
+    """Mix two voices into a new one: every number is weight · A + (1 − weight) · B."""
+    from rvc_batch.importers.blend import blend as blend_voices
+
+    blended = blend_voices(model_store(ctx), one, other, weight=weight, name=name, index=index)
+    typer.echo(as_json(blended=adopted_values(blended)) if json else printable(adopted_line(blended)))
 
 
 def _checked(store: ModelStore, name: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The library of voices: which there are, in the home and in other roots, and which files belong to each. Names only.
 
-A voice is `NAME.pth`, a folder NAME with a `.pth` anywhere inside, or `NAME.zip` with one inside. Names are in Unicode
-form NFC, because macOS stores some names decomposed. Hidden files (`._NAME.pth` of network shares) are no voices. Where
-two roots have a voice of one name, the home comes first, then the roots in their order.
+A voice is `NAME.pth`, a folder NAME with a `.pth` anywhere inside, or `NAME.zip` with one inside; in the home also
+`NAME.safetensors`, a canonical checkpoint. Names are in Unicode form NFC, because macOS stores some names decomposed.
+Hidden files (`._NAME.pth` of network shares) are no voices. Where two roots have a voice of one name, the home comes
+first, then the roots in their order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rvc_batch.errors import ModelNotRvc, SettingsInvalid, VoiceUnknown
 from rvc_batch.importers import archive
 from rvc_batch.importers.index import is_trained_name, matching_indexes, names_voice
 from rvc_batch.importers.roots import Shelf, distinct, shelf_of
+from rvc_batch.importers.sources import CANONICAL
 
 MAX_DEPTH = 4  # folders below a voice's own
 MAX_NAME_BYTES = 200  # leaves room for suffixes, which file systems count within 255
@@ -176,7 +178,7 @@ def _home_entries(voices: Path) -> list[VoiceEntry]:
         places = _places(voices)
     except FileNotFoundError:
         return []
-    return [VoiceEntry.of(place) for place in places if _is_voice(place)]
+    return [VoiceEntry.of(place) for place in places if _is_voice(place) or _is_canonical(place)]
 
 
 def _root_entries(root: Path, shelf: Shelf) -> list[VoiceEntry]:
@@ -204,6 +206,10 @@ def _is_voice(place: Path) -> bool:
     return suffix == ".pth" or (suffix == archive.SUFFIX and archive.holds_voice(place))
 
 
+def _is_canonical(place: Path) -> bool:
+    return place.suffix.lower() == CANONICAL and place.is_file()
+
+
 def _exports(folder: Path) -> list[Path]:
     """Return the voices below a folder; its training files only where it has nothing else."""
     found = [f for f in _files(folder) if f.suffix.lower() == ".pth"]
@@ -227,7 +233,7 @@ def _indexes(files: Sequence[Path]) -> list[Path]:
 
 
 def _other_stems(weights: Path) -> list[str]:
-    return [f.stem for f in _visible(weights.parent) if f.suffix.lower() == ".pth" and f != weights]
+    return [f.stem for f in _visible(weights.parent) if f.suffix.lower() in (".pth", CANONICAL) and f != weights]
 
 
 def _suggestion(name: str, names: list[str]) -> str:

@@ -119,4 +119,6 @@ def _text(value: object) -> str:
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{key} = {each}" for key, each in value.items()]
     return "; ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

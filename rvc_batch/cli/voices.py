@@ -63,7 +63,7 @@ def show(ctx: typer.Context, name: Name, json: options.AsJson = False) -> None:
     """Import a voice if that was not done yet, and describe it; `voices NAME` is the short form."""
     store = model_store(ctx)
     wanted = store.voice(name).name  # raises what is wrong with it
-    values = [listing_values(x) for x in store.listing() if x.name == wanted]
+    values = [listing_values(x) | _settings(ctx, x.name) for x in store.listing() if x.name == wanted]
     if json:
         typer.echo(as_json(voices=values))
     else:
@@ -92,6 +92,7 @@ def remove(ctx: typer.Context, name: Name, json: options.AsJson = False) -> None
     _refuse_if_needed(context, store, name)
     folder = remove_voice(store, name, context.home.trash)
     typer.echo(as_json(removed=name, trash=str(folder)) if json else printable(f"{name} is in {folder} now"))
+    _warn_of_mentions(context, name)
 
 
 def rename(
@@ -110,6 +111,7 @@ def rename(
     names = ", ".join(file.name for file in files)
     shown = as_json(renamed=new, files=[str(f) for f in files]) if json else printable(f"{name} is {names} now")
     typer.echo(shown)
+    _warn_of_mentions(context, name)
 
 
 def check(
@@ -144,6 +146,22 @@ def blend(
 
     blended = blend_voices(model_store(ctx), one, other, weight=weight, name=name, index=index)
     typer.echo(as_json(blended=adopted_values(blended)) if json else printable(adopted_line(blended)))
+
+
+def _warn_of_mentions(context: Context, voice: str) -> None:
+    from rvc_batch.jobs.presets import Presets
+    from rvc_batch.jobs.voice_use import mentions
+
+    for place in mentions(Presets(context.home.recipes), context.settings, voice):
+        typer.echo(printable(f"warning: {place} still names {voice}"), err=True)
+
+
+def _settings(ctx: typer.Context, voice: str) -> dict[str, Any]:
+    from rvc_batch.jobs.presets import Presets
+
+    context: Context = ctx.obj
+    preset = Presets(voices=context.home.voices).of_voice(voice)
+    return {"settings": {} if preset is None else dict(preset.values)}
 
 
 def _checked(store: ModelStore, name: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.machine import raise_open_files
 from rvc_batch.jobs.machine_probe import probe_machine
 from rvc_batch.jobs.models import ACTIVE, Job, JobState
+from rvc_batch.jobs.presets import Presets
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
 from rvc_batch.jobs.reporter import Call, Reporter
@@ -215,7 +216,8 @@ class Daemon:
 
     def _choices(self) -> Choices:
         names = self._options.voices(self._home, self._settings)
-        return Choices(names, self._settings.default_voice, self._settings.conversion_settings())
+        presets = Presets(self._home.recipes, self._home.voices)
+        return Choices(names, self._settings.default_voice, self._settings.conversion_settings(), presets)
 
     def _stop(self, supervisor: Supervisor, watcher: Watcher, signals: int) -> None:
         watcher.stop()

@@ -1,12 +1,14 @@
-"""Is a voice still needed? Before it is renamed or removed the queue is asked."""
+"""Is a voice still needed? Before it is renamed or removed the queue is asked, afterwards recipes and settings."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
-from rvc_batch.errors import JobStateConflict
+from rvc_batch.config import Settings
+from rvc_batch.errors import JobStateConflict, RecipeInvalid
 from rvc_batch.home import Home
 from rvc_batch.jobs.models import ACTIVE
+from rvc_batch.jobs.presets import Presets, folded
 from rvc_batch.jobs.reading import QueueReader
 
 SHOWN = 8
@@ -28,3 +30,17 @@ def refuse_if_needed(home: Home, voice: str) -> None:
             f"voice {voice!r} is needed by {len(jobs)} job(s) that have not ended ({numbers}); wait for them, or "
             "`rvc-batch cancel` them"
         )
+
+
+def mentions(presets: Presets, settings: Settings, voice: str) -> list[str]:
+    """Return where a voice is named: recipes that can be read, and keys of the configuration."""
+    found = list[str]()
+    for name in presets.recipe_names():
+        try:
+            recipe = presets.recipe(name)
+        except RecipeInvalid:
+            continue
+        if folded(voice) in map(folded, recipe.voices):
+            found.append(recipe.name)
+    keys = {"default_voice": settings.default_voice, "worker.warm_voice": settings.worker.warm_voice}
+    return found + [key for key, named in keys.items() if folded(named) == folded(voice)]

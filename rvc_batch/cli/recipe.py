@@ -39,7 +39,7 @@ def show(
     context: Context = ctx.obj
     rel, _ = locate(context.home, path)
     requests = read_requests(context.home.inbox / os.fsdecode(rel), rel, _choices(context))
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {
             "voice": request.voice,
             "voice_from": request.chosen_by,

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from rvc_batch.engine.checkpoints import NetworkKind
 from rvc_batch.engine.network_config import SynthesizerConfig
@@ -22,9 +20,9 @@ from rvc_batch.errors import ModelNotRvc
 from rvc_batch.importers.canonical import check_state, fold_weight_norm, laid_out, split_weight_norm
 from rvc_batch.importers.identify import CanonicalNetwork, opened_voice
 from rvc_batch.importers.rules import Parameter, parameters
+from rvc_batch.importers.tensors import F32
 from rvc_batch.importers.voice import CONTENTVEC_NAMES, ImportedVoice
 
-Floats = TypeVar("Floats", bound=npt.NDArray[np.floating[Any]])
 SPEAKERS = "emb_g.weight"
 
 
@@ -87,18 +85,16 @@ def _embedder(voice: ImportedVoice) -> str:
     return "contentvec" if named is None or named.lower() in CONTENTVEC_NAMES else str(named)
 
 
-def _mixed(
-    key: str, parameter: Parameter, a: ImportedVoice, b: ImportedVoice, weight: float
-) -> npt.NDArray[np.float32]:
+def _mixed(key: str, parameter: Parameter, a: ImportedVoice, b: ImportedVoice, weight: float) -> F32:
     """Return a mixed tensor in the layout of the source."""
     if parameter.norm_axis is None:
         rows = slice(parameter.shape[0]) if key == SPEAKERS else slice(None)
         return _mix(a.state[key].read()[rows], b.state[key].read()[rows], weight)
     gain_a, direction_a = split_weight_norm(key, parameter, a.state)
     gain_b, direction_b = split_weight_norm(key, parameter, b.state)
-    gain, direction = _mix(gain_a, gain_b, weight), _mix(direction_a, direction_b, weight)
-    return fold_weight_norm(key, gain, direction, parameter.norm_axis)
+    gain = np.float32(weight) * gain_a + np.float32(1 - weight) * gain_b  # float64 where a folded weight was split
+    return fold_weight_norm(key, gain, _mix(direction_a, direction_b, weight), parameter.norm_axis)
 
 
-def _mix(a: Floats, b: Floats, weight: float) -> Any:
-    return np.float32(weight) * a + np.float32(1 - weight) * b
+def _mix(a: F32, b: F32, weight: float) -> F32:
+    return np.asarray(np.float32(weight) * a + np.float32(1 - weight) * b, dtype=np.float32)

@@ -285,12 +285,14 @@ class Ingest:
         """Bring files into their work folders; return where each is now. `twins` is where a sibling has it already."""
         there = dict(twins)
         for each in taking:
-            source = self._sources.path(each.job)
+            source, twin = self._sources.path(each.job), there.get(each.path)
             try:
                 if each.is_shared:
-                    durable.share(there.get(each.path, each.path), source)
+                    durable.share(twin or each.path, source)
+                elif twin is not None:
+                    _rename(each.path, source, twin)
                 else:
-                    _rename(each.path, source, twin=there.get(each.path))
+                    _rename(each.path, source)
             except OSError as e:
                 if e.errno in durable.FULL:
                     raise durable.environment_fault(e, self._home.work) from e

@@ -203,7 +203,7 @@ def open_engine(home: Home, settings: Settings) -> TimedRenderer:
 def serve(home: Home) -> None:
     """Be the daemon: everything as in service but the engine and the names of the voices."""
     logs.configure(home.logs, level="info")
-    options = DaemonOptions(engine="benchmarks.queue:open_engine", voices=lambda _: VOICES)
+    options = DaemonOptions(engine="benchmarks.queue:open_engine", voices=lambda *_: VOICES)
     Daemon(home, Settings(), options).run()
 
 

@@ -40,7 +40,7 @@ def convert(
     """Convert one audio file with one voice.
 
     Args:
-        voice: name of a voice in `home/voices`, or a path that ends in `.pth`.
+        voice: name of a voice in `home/voices` or a configured root, or a path that ends in `.pth`.
         index: retrieval index; None takes the one that belongs to the voice.
         settings: None means the defaults of `ConversionSettings`.
         precision: numbers the networks compute in; anything but the default is for the mlx backend only.
@@ -110,9 +110,10 @@ def analyse(
 
 
 def _store(home: Home) -> ModelStore:
+    from rvc_batch.config import load_settings
     from rvc_batch.importers.store import ModelStore
 
-    return ModelStore(models=home.models, voices=home.voices, cache=home.cache)
+    return ModelStore.of(home, load_settings(home).library.folders(home))
 
 
 def _scratch(home: Home) -> Path:

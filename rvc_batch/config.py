@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -19,10 +20,12 @@ from rvc_batch.engine.precision import DTYPES, QUANTIZE_BITS, Precision
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import SettingsInvalid
 from rvc_batch.home import Home, locate_home
+from rvc_batch.importers.roots import replay_folders
 
 __all__ = [
     "Home",
     "HookSettings",
+    "LibrarySettings",
     "LogSettings",
     "MetricsSettings",
     "RetentionSettings",
@@ -49,6 +52,18 @@ class WatchSettings(_Section):
     truncated_after_seconds: float = Field(600.0, gt=0)
     depth: int = Field(8, ge=1, le=64)
     max_gb: float = Field(100.0, gt=0, description="larger files stay in the inbox, with the reason")
+
+
+class LibrarySettings(_Section):
+    """Where voices are looked for besides `voices/`."""
+
+    roots: tuple[str, ...] = Field((), description="folders of voices of this or other programs; ~ is your home folder")
+    replay: bool = Field(True, description="the voices of the Replay app, where it is installed")
+
+    def folders(self, home: Home) -> tuple[Path, ...]:
+        """Return the roots in their order; relative ones are below the home, the Replay app's come last."""
+        configured = [home.root / Path(root).expanduser() for root in self.roots]
+        return (*configured, *(replay_folders(Path.home()) if self.replay else ()))
 
 
 class WorkerSettings(_Section):
@@ -168,6 +183,7 @@ class Settings(_Section):
     keep_sources: bool = True
     network_state: bool = Field(False, description="allow the database on a network volume")
     umask: str = Field("022", pattern="^0?[0-7]{3}$", description="of the service; 002 for folders that a group shares")
+    library: LibrarySettings = LibrarySettings()
     watch: WatchSettings = WatchSettings()
     worker: WorkerSettings = WorkerSettings()
     retention: RetentionSettings = RetentionSettings()

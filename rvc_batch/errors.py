@@ -12,6 +12,7 @@
     ├── ConfigError                settings, sidecars, options                   never retried
     │   ├── SettingsInvalid        E_CONFIG
     │   ├── SidecarInvalid         E_CONFIG_SIDECAR
+    │   ├── RecipeInvalid          E_CONFIG_RECIPE
     │   ├── HomeInvalid            E_CONFIG_HOME
     │   └── ExtraMissing           E_EXTRA_MISSING
     ├── ModelError                 networks, voices, indexes                     refunded once
@@ -134,6 +135,12 @@ class SidecarInvalid(ConfigError):
     """The settings file beside the audio cannot be used."""
 
     code = "E_CONFIG_SIDECAR"
+
+
+class RecipeInvalid(ConfigError):
+    """A recipe, or the settings file of a voice, cannot be used."""
+
+    code = "E_CONFIG_RECIPE"
 
 
 class HomeInvalid(ConfigError):

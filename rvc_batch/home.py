@@ -52,6 +52,16 @@ class Home:
         return self.root / "voices"
 
     @property
+    def recipes(self) -> Path:
+        """`NAME.toml`: settings and voices for what is dropped into `inbox/NAME/`."""
+        return self.root / "recipes"
+
+    @property
+    def trash(self) -> Path:
+        """Removed voices, one folder each; on the volume of `voices/`, so that removing is a rename."""
+        return self.voices / ".trash"
+
+    @property
     def state(self) -> Path:
         """Database, accepted sources, model cache, logs."""
         return self.root / "state"
@@ -102,6 +112,7 @@ class Home:
             self.failed,
             self.models,
             self.voices,
+            self.recipes,
             self.work,
             self.cache,
             self.logs,

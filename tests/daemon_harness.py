@@ -65,7 +65,7 @@ def daemon(home: Home, worker: WorkerSettings | None, *, until_idle: bool, engin
     options = DaemonOptions(
         until_idle=until_idle,
         engine=engine if ":" in engine else f"tests.fakes:{engine}",
-        voices=lambda _: VOICES,
+        voices=lambda *_: VOICES,
         limits=LIMITS,
         probe=lambda _name, _starting: MACHINE,
         reopen_logs=lambda settings: logs.configure(home.logs, level="info", as_json=settings.log.format == "json"),

@@ -29,7 +29,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, networks, run, service, stats, status, upkeep
+    from rvc_batch.cli import convert, jobs, models, networks, recipe, run, service, stats, status, upkeep, voices
 
     app = typer.Typer(
         name="rvc-batch",
@@ -59,8 +59,10 @@ def build_app() -> typer.Typer:
 
     convert.register(app)
     models.register(app)
+    voices.register(app)
     networks.register(app)
     jobs.register(app)
+    recipe.register(app)
     run.register(app)
     service.register(app)
     stats.register(app)

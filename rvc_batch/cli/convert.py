@@ -55,6 +55,7 @@ def convert(
     import rvc_batch
     from rvc_batch.engine.memory import parse_size
     from rvc_batch.engine.precision import Precision
+    from rvc_batch.jobs.presets import Presets
 
     context: Context = ctx.obj
     worker = context.settings.worker
@@ -71,14 +72,16 @@ def convert(
         "resample_rate": resample_rate,
         "output_format": output_format,
     }
+    chosen = voice or context.settings.default_voice
+    preset = Presets(voices=context.home.voices).of_voice(chosen) if chosen and not chosen.endswith(".pth") else None
     settings = context.settings.conversion_settings().with_changes(
-        **{k: v for k, v in changes.items() if v is not None}
+        **({} if preset is None else dict(preset.values)) | {k: v for k, v in changes.items() if v is not None}
     )
     with _ProgressBar(is_shown=sys.stderr.isatty() and not json) as bar:
         report = rvc_batch.convert(
             source,
             target,
-            voice=voice or context.settings.default_voice,
+            voice=chosen,
             index=index,
             settings=settings,
             is_format_given=output_format is not None,

@@ -139,7 +139,7 @@ def drain(ctx: typer.Context, json: options.AsJson = False) -> None:
 def add(
     ctx: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Audio files; they stay where they are.")],
-    voice: Annotated[str, typer.Option(help="Name of a voice; else the default one.")] = "",
+    voice: Annotated[str, typer.Option(help="Name of a voice or recipe; else the default voice.")] = "",
     transpose: options.Transpose = None,
     index_rate: options.IndexRate = None,
     protect: options.Protect = None,
@@ -156,8 +156,10 @@ def add(
     """Copy files into the inbox, whole or not at all; works with the daemon down, too."""
     from rvc_batch.importers.store import ModelStore
     from rvc_batch.jobs.add import add_file
+    from rvc_batch.jobs.presets import Presets
 
-    home = _context(ctx).home
+    context = _context(ctx)
+    home = context.home
     given = {
         "transpose": transpose,
         "index_rate": index_rate,
@@ -172,7 +174,8 @@ def add(
         "output_format": output_format,
     }
     settings = {name: value for name, value in given.items() if value is not None}
-    voices = ModelStore(models=home.models, voices=home.voices, cache=home.cache).voice_names()
+    voices = ModelStore.of(home, context.settings.library.folders(home)).voice_names()
+    voices += Presets(recipes=home.recipes).recipe_names()
     added = []
     for file in files:
         added.append(add_file(home, file, voice=voice, voices=voices, settings=settings))

@@ -1,5 +1,7 @@
 """Take a model file into a home: recognise it, import it, and copy it to where the home keeps such files.
 
+A voice in a zip file is unpacked on the way.
+
 Files that already lie in the right folder stay there. Copies appear whole, by rename, and nothing that is there is
 ever replaced: a different file of the same name is an error.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from rvc_batch.engine.checkpoints import NetworkKind
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import FolderGone, HomeInvalid, ModelMissing, ModelNotRvc
-from rvc_batch.importers import library
+from rvc_batch.importers import archive, library
 from rvc_batch.importers.index import IndexInfo, check_index, inspect_index
 from rvc_batch.importers.library import VoiceEntry
 from rvc_batch.importers.sources import folder_weights, source_files, source_sha256
@@ -40,21 +42,40 @@ class Adopted:
 
 
 def adopt(source: Path, store: ModelStore) -> Adopted:
-    """Import a model file, Hugging Face folder, voice folder or index, and make it part of the home.
+    """Import a model file, Hugging Face folder, voice folder, zip file or index, and make it part of the home.
 
     Raises:
         ModelMissing: nothing there, or a folder without a model. HomeInvalid: a different file is in its place.
         ModelError: the file cannot be used. FolderGone: the copy cannot be written.
+        SettingsInvalid: the file's name cannot be that of a voice.
     """
     source = source.absolute()
-    if source.is_dir() and folder_weights(source) is None:
-        return _adopt_voice_folder(source, store)
     if source.suffix.lower() == ".index":
         return _adopt_index(source, store)
+    if source.suffix.lower() == archive.SUFFIX or (source.is_dir() and folder_weights(source) is None):
+        return adopt_voice(source, store)
     network = store.cache.obtain(source)
     if network.kind is NetworkKind.SYNTHESIZER:
-        return _adopt_voice(source, VoiceEntry.of(source), store)
+        return adopt_voice(source, store)
     return _adopt_network(source, network.kind, store)
+
+
+def adopt_voice(source: Path, store: ModelStore, *, name: str = "") -> Adopted:
+    """Import a voice (`.pth`, folder or zip file) with its index and make it part of the home.
+
+    Args:
+        name: what it is to be called; empty takes the name of the file or folder.
+
+    Raises:
+        as `adopt`; ModelNotRvc: it is another network.
+    """
+    source = source.absolute()
+    entry = VoiceEntry.of(source)
+    if source.is_dir() and not library.holds_voice(source):
+        raise ModelMissing(f"{source} holds neither a voice (.pth) nor config.json with model weights")
+    if source.suffix.lower() == archive.SUFFIX and not source.is_dir():
+        return _adopt_packed(source, entry, name, store)
+    return _adopt_entry(source, entry, name, store)
 
 
 def _adopt_network(source: Path, kind: NetworkKind, store: ModelStore) -> Adopted:
@@ -67,31 +88,38 @@ def _adopt_network(source: Path, kind: NetworkKind, store: ModelStore) -> Adopte
     return Adopted(source, kind, store.models / name, is_copied=_place([(source, store.models / name)]))
 
 
-def _adopt_voice_folder(folder: Path, store: ModelStore) -> Adopted:
-    if not folder.is_dir() or not library.holds_voice(folder):
-        raise ModelMissing(f"{folder} holds neither a voice (.pth) nor config.json with model weights")
-    return _adopt_voice(folder, VoiceEntry.of(folder), store)
+def _adopt_packed(source: Path, entry: VoiceEntry, name: str, store: ModelStore) -> Adopted:
+    if not source.is_file():
+        raise ModelMissing(f"{source} is not there, or is not a model file")
+    try:
+        store.voices.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=store.voices, prefix=".import-") as scratch:
+            archive.extract(source, Path(scratch))
+            return _adopt_entry(source, entry.unpacked_at(Path(scratch)), name, store)
+    except OSError as e:
+        raise FolderGone(f"cannot unpack {source} into {store.voices}: {e.strerror}; check the folder") from e
 
 
-def _adopt_voice(source: Path, entry: VoiceEntry, store: ModelStore) -> Adopted:
+def _adopt_entry(source: Path, entry: VoiceEntry, name: str, store: ModelStore) -> Adopted:
     weights = entry.weights()
-    own_folder = entry.place if entry.place.is_dir() else None
-    index = library.indexes_beside(weights, folder=own_folder).match
+    index = library.indexes_of(entry, weights).match
+    name = library.checked_name(name or entry.name)
     network = store.cache.obtain(weights, NetworkKind.SYNTHESIZER)
-    voice = Voice.open(entry.name, network.checkpoint, index)
+    voice = Voice.open(name, network.checkpoint, index)
     if index is not None:
-        check_index(index, voice.config.feature_dim, entry.name)
-    if store.voices.absolute() in source.parents:
-        return Adopted(source, network.kind, weights, is_copied=False, voice=voice)
-    target = store.voices / f"{entry.name}.pth"
+        check_index(index, voice.config.feature_dim, name)
+    if store.voices.absolute() in source.parents and name == entry.name:
+        placed = weights if source.is_dir() else source
+        return Adopted(source, network.kind, placed, is_copied=False, voice=voice)
+    target = store.voices / f"{name}{weights.suffix.lower()}"
     for known in library.scan(store.voices):
-        if known.name == entry.name and known.place != target:
-            raise HomeInvalid(f"the library has a voice {entry.name!r} already ({known.place}); rename one of them")
+        if known.name == name and known.place != target:
+            raise HomeInvalid(f"the library has a voice {name!r} already ({known.place}); rename one of them")
     parts = [(weights, target)]
     if index is not None:  # first, so that the voice never appears without; its name makes it belong to the voice
         parts.insert(0, (index, target.with_suffix(".index")))
     is_copied = _place(parts)
-    return Adopted(source, network.kind, target, is_copied=is_copied, voice=store.voice(entry.name))
+    return Adopted(source, network.kind, target, is_copied=is_copied, voice=store.voice(name))
 
 
 def _adopt_index(source: Path, store: ModelStore) -> Adopted:

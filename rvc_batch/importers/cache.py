@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rvc_batch.engine.checkpoints import NetworkKind, read_header
+import numpy as np
+from safetensors import SafetensorError
+
+from rvc_batch.engine.checkpoints import NetworkKind, read_header, read_tensors
 from rvc_batch.errors import DiskFull, FolderGone, ModelCorrupt, ModelError, ModelNotRvc
 from rvc_batch.importers.isolation import import_isolated
 from rvc_batch.importers.sources import Fingerprint, fingerprint, source_sha256
@@ -81,6 +85,42 @@ class ModelCache:
         """
         record = self._current_record(source)
         return record.error or None if record else None
+
+    def verify(self, source: Path, expected: NetworkKind) -> bool:
+        """Import a source anew, whatever is known of it, and compare with its canonical checkpoint.
+
+        Returns:
+            whether the cache held another content and was put right.
+
+        Raises:
+            as `obtain`.
+        """
+        before, sha256 = fingerprint(source), source_sha256(source)
+        known = self._any_checkpoint(sha256)
+        try:
+            if known is None:
+                found, is_damaged = self._convert(source, sha256, before), False
+            else:
+                found, is_damaged = self._compare(source, sha256, before, known)
+        except ModelError as e:
+            self._remember(source, _Record(before, error=str(e)))
+            raise
+        self._remember(source, _Record(before, found.kind.value, sha256))
+        if found.kind is not expected:
+            raise ModelNotRvc(f"{source} holds a {found.kind} network, expected {expected}; put the right file there")
+        return is_damaged
+
+    def _compare(
+        self, source: Path, sha256: str, before: Fingerprint, known: CachedNetwork
+    ) -> tuple[CachedNetwork, bool]:
+        """Import again beside a known checkpoint, and replace that if its tensors differ."""
+        with tempfile.TemporaryDirectory(dir=self._folder, suffix=UNFINISHED) as scratch:
+            fresh = ModelCache(Path(scratch))._convert(source, sha256, before)
+            is_same = fresh.kind is known.kind and _same_tensors(fresh.checkpoint, known.checkpoint)
+            if not is_same:
+                with self._writing():
+                    fresh.checkpoint.replace(self._path(fresh.kind, sha256))
+        return CachedNetwork(fresh.kind, self._path(fresh.kind, sha256), sha256), not is_same
 
     def _import(self, source: Path) -> CachedNetwork:
         before = fingerprint(source)
@@ -164,6 +204,15 @@ class ModelCache:
         for path in self._folder.glob(f"*{UNFINISHED}"):
             try:
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER_S:
-                    path.unlink(missing_ok=True)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
+
+
+def _same_tensors(one: Path, other: Path) -> bool:
+    """Say whether two canonical checkpoints hold the same tensors, bit by bit; one that cannot be read differs."""
+    try:
+        a, b = read_tensors(one), read_tensors(other)
+    except (OSError, SafetensorError):
+        return False
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)

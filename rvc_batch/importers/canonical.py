@@ -6,13 +6,17 @@ norm. Which tensors there are and how each is laid out comes from `rules`, never
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from rvc_batch.engine.checkpoints import NetworkConfig, check_keys
 from rvc_batch.errors import ModelCorrupt
 from rvc_batch.importers.rules import Parameter, parameters
 from rvc_batch.importers.tensors import F32, StateDict
 
+Floats = npt.NDArray[np.floating[Any]]
 # gain and direction, as torch.nn.utils.weight_norm and torch.nn.utils.parametrizations.weight_norm call them
 WEIGHT_NORM_SPELLINGS = (
     ("weight_g", "weight_v"),
@@ -26,10 +30,43 @@ def canonical_tensors(owner: str, config: NetworkConfig, state: StateDict) -> di
     Raises:
         ModelKeys: tensors missing, unexpected or misshaped, by name. ModelNotRvc, ModelCorrupt: see `to_float32`.
     """
+    spelled = check_state(owner, config, state)
+    return {key: _canonical(key, parameter, spelled.get(key), state) for key, parameter in parameters(config).items()}
+
+
+def check_state(owner: str, config: NetworkConfig, state: StateDict) -> dict[str, tuple[str, str] | None]:
+    """Compare the tensors of a source with what its config asks for.
+
+    Returns:
+        for each weight that may be weight-normed the keys of gain and direction, None where it is folded.
+
+    Raises:
+        ModelKeys: tensors missing, unexpected or misshaped, by name.
+    """
     wanted = parameters(config)
     spelled = {key: _spelling(key, state) for key, parameter in wanted.items() if parameter.norm_axis is not None}
     _check(owner, wanted, spelled, state)
-    return {key: _canonical(key, parameter, spelled.get(key), state) for key, parameter in wanted.items()}
+    return spelled
+
+
+def split_weight_norm(key: str, parameter: Parameter, state: StateDict) -> tuple[Floats, F32]:
+    """Return gain and direction of a weight that may be weight-normed, in the layout of the source.
+
+    A folded weight is its own direction and has its norm as gain (float64, so that folding it again is exact).
+
+    Source: torch.nn.utils.parametrizations.weight_norm, right_inverse.
+    """
+    assert parameter.norm_axis is not None
+    pair = _spelling(key, state)
+    if pair is not None:
+        return state[pair[0]].read(), state[pair[1]].read()
+    weight = state[key].read()
+    return _norm(weight, parameter.norm_axis), weight
+
+
+def laid_out(parameter: Parameter, weight: F32) -> F32:
+    """Return a weight in the layout of the source as it is stored in the canonical checkpoint."""
+    return np.ascontiguousarray(weight.transpose(parameter.layout.value) if parameter.layout.value else weight)
 
 
 def weight_shape(key: str, state: StateDict) -> tuple[int, ...] | None:
@@ -74,12 +111,10 @@ def _canonical(key: str, parameter: Parameter, pair: tuple[str, str] | None, sta
     else:
         assert parameter.norm_axis is not None
         weight = fold_weight_norm(key, state[pair[0]].read(), state[pair[1]].read(), parameter.norm_axis)
-    if parameter.layout.value:
-        weight = weight.transpose(parameter.layout.value)
-    return np.ascontiguousarray(weight)
+    return laid_out(parameter, weight)
 
 
-def fold_weight_norm(key: str, gain: F32, direction: F32, axis: int) -> F32:
+def fold_weight_norm(key: str, gain: Floats, direction: F32, axis: int) -> F32:
     """Return g · v / ‖v‖, the norm taken over all axes but `axis`.
 
     Computed in float64 and rounded once, so it is the float32 nearest to the exact value; torch's own float32 result
@@ -90,8 +125,15 @@ def fold_weight_norm(key: str, gain: F32, direction: F32, axis: int) -> F32:
 
     Source: Salimans & Kingma 2016, eq. 2.
     """
-    v = direction.astype(np.float64)
-    norm = np.sqrt(np.sum(v * v, axis=tuple(a for a in range(v.ndim) if a != axis), keepdims=True))
+    norm = _norm(direction, axis)
     if not norm.all():
         raise ModelCorrupt(f"weight norm of {key} has a zero direction: its training failed, use an earlier export")
-    return np.asarray(v * (gain.astype(np.float64) / norm), dtype=np.float32)
+    return np.asarray(direction.astype(np.float64) * (gain.astype(np.float64) / norm), dtype=np.float32)
+
+
+def _norm(direction: F32, axis: int) -> npt.NDArray[np.float64]:
+    v = direction.astype(np.float64)
+    found: npt.NDArray[np.float64] = np.sqrt(
+        np.sum(v * v, axis=tuple(a for a in range(v.ndim) if a != axis), keepdims=True)
+    )
+    return found

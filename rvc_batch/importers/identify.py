@@ -1,13 +1,14 @@
 """What is this file? Recognise a network by its content and bring it into canonical form, in memory.
 
-File names decide nothing. What is recognised but unusable (training files, bare weights, other programs' models) is
-refused with one sentence that says what it is and what to do.
+File names decide nothing, but that a `.safetensors` file is no torch file. What is recognised but unusable (training
+files, bare weights, other programs' models) is refused with one sentence that says what it is and what to do.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from rvc_batch.engine.checkpoints import NetworkConfig, NetworkKind
 from rvc_batch.errors import ModelCorrupt, ModelMissing, ModelNotRvc, ModelTraining
 from rvc_batch.importers import hubert, rmvpe, voice
 from rvc_batch.importers.canonical import canonical_tensors
+from rvc_batch.importers.canonical_voice import canonical_voice
 from rvc_batch.importers.pickled_data import Inert, shown
 from rvc_batch.importers.safetensors_file import read_safetensors
-from rvc_batch.importers.sources import FOLDER_CONFIG, FOLDER_WEIGHTS, folder_weights
+from rvc_batch.importers.sources import CANONICAL, FOLDER_CONFIG, FOLDER_WEIGHTS, folder_weights
 from rvc_batch.importers.tensors import F32, StateDict
 from rvc_batch.importers.torch_file import TorchFile, open_torch_file
+from rvc_batch.importers.voice import ImportedVoice
 
 MAX_CONFIG_BYTES = 2**20
 
@@ -47,10 +50,28 @@ def read_network(path: Path) -> CanonicalNetwork:
     """
     if path.is_dir():
         return _read_folder(path)
+    if path.suffix.lower() == CANONICAL:
+        return _network_of(path.name, canonical_voice(path))
     with open_torch_file(path) as file:
         if not isinstance(file.root, Mapping):
             raise ModelNotRvc(f"{path.name} holds {_described(file.root)}, expected a dict; it is not an RVC model")
         return _read_torch(path, file, file.root)
+
+
+@contextmanager
+def opened_voice(path: Path) -> Iterator[ImportedVoice]:
+    """Open a voice, a `.pth` or a canonical checkpoint; its tensors can be read, in the layout of the source.
+
+    Raises:
+        ModelError: as `read_network`; ModelNotRvc: it is another network.
+    """
+    if path.suffix.lower() == CANONICAL:
+        yield canonical_voice(path)
+        return
+    with open_torch_file(path) as file:
+        if not isinstance(file.root, Mapping) or "weight" not in file.root:
+            raise ModelNotRvc(f"{path.name} is not an RVC voice")
+        yield _voice_of(path.name, file, file.root)
 
 
 def _read_folder(folder: Path) -> CanonicalNetwork:
@@ -88,7 +109,7 @@ def _hugging_face(owner: str, config: Mapping[str, Any], state: StateDict) -> Ca
 def _read_torch(path: Path, file: TorchFile, root: Mapping[Any, object]) -> CanonicalNetwork:
     owner = path.name
     if "weight" in root:
-        return _read_voice(owner, file, root)
+        return _network_of(owner, _voice_of(owner, file, root))
     nested = root.get("model")
     state = file.state_dict(nested if isinstance(nested, Mapping) else root)
     if {"iteration", "learning_rate"} & set(root) and isinstance(nested, Mapping):
@@ -110,13 +131,16 @@ def _read_torch(path: Path, file: TorchFile, root: Mapping[Any, object]) -> Cano
     raise ModelNotRvc(f"{owner} is a torch file but no RVC model: it has the keys {_first(root)}")
 
 
-def _read_voice(owner: str, file: TorchFile, root: Mapping[Any, object]) -> CanonicalNetwork:
+def _voice_of(owner: str, file: TorchFile, root: Mapping[Any, object]) -> ImportedVoice:
     weight = file.state_dict(root["weight"])
     if "enc_p.emb_phone.weight" not in weight:
         raise ModelNotRvc(f"{owner} is not an RVC voice: its weight has the tensors {_first(weight)}")
     if "config" not in root:
         raise ModelNotRvc(f"{owner} holds the weights of an RVC voice without its config; {EXPORT_ADVICE}")
-    found = voice.from_export(owner, root, weight)
+    return voice.from_export(owner, root, weight)
+
+
+def _network_of(owner: str, found: ImportedVoice) -> CanonicalNetwork:
     tensors = canonical_tensors(owner, found.config, found.state)
     return CanonicalNetwork(NetworkKind.SYNTHESIZER, found.config, tensors, found.extra)
 

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from rvc_batch.errors import IndexInvalid
 
 L2 = 1
 QUANTISERS = (b"IxF2", b"IxFl")  # flat, squared distance
 MAX_DIM, MAX_LISTS = 65_536, 2**24
+BLOCK_BYTES = 2**22
 SAME, BY_NAME, PARTLY = 0, 1, 2  # how well a voice and an index match by name
 
 _TRAINED = re.compile(r"(^|_)trained_ivf\d+_", re.IGNORECASE)
@@ -76,11 +79,27 @@ def check_index(path: Path, feature_dim: int, voice: str) -> IndexInfo:
     return info
 
 
-class _Reader:
-    """Walks the file with every size checked against its length before it is used."""
+def read_index(path: Path, feature_dim: int, voice: str) -> IndexInfo:
+    """Check an index as `check_index` does, and every number in it.
 
-    def __init__(self, path: Path, file: IO[bytes], size: int) -> None:
+    Raises:
+        IndexInvalid: as `check_index`, or a centroid or vector is not finite.
+    """
+    info = check_index(path, feature_dim, voice)
+    with path.open("rb") as file:
+        _Reader(path, file, info.size, reads_numbers=True).index()
+    return info
+
+
+class _Reader:
+    """Walks the file with every size checked against its length before it is used.
+
+    reads_numbers: look at centroids and vectors too, in blocks, instead of skipping them.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], size: int, *, reads_numbers: bool = False) -> None:
         self.path, self.file, self.size = path, file, size
+        self.reads_numbers = reads_numbers
 
     def index(self) -> IndexInfo:
         kind = self.take(4)
@@ -114,7 +133,7 @@ class _Reader:
         (words,) = self.unpack("<Q")
         if (quantiser_dim, centroids) != (dim, n_lists) or words != dim * n_lists or not 1 <= n_lists <= MAX_LISTS:
             raise self.damaged(f"{centroids} centroids for {n_lists} lists")
-        self.skip(4 * words)
+        self.numbers(4 * words)
 
     def direct_map(self) -> None:
         kind, entries = self.unpack("<BQ")
@@ -135,9 +154,23 @@ class _Reader:
             sizes = self.unpack(f"<{values}Q")[1::2]  # pairs of list and size
         else:
             raise self.damaged(f"list sizes {form!r} of {values}")
-        held = sum(sizes)
-        self.skip(held * (4 * dim + 8))  # vectors, then identifiers
-        return held
+        if self.reads_numbers:
+            for count in sizes:
+                self.numbers(count * 4 * dim)
+                self.skip(count * 8)  # identifiers
+        else:
+            self.skip(sum(sizes) * (4 * dim + 8))
+        return sum(sizes)
+
+    def numbers(self, length: int) -> None:
+        """Pass over float32 numbers; with `reads_numbers` all must be finite."""
+        if not self.reads_numbers:
+            self.skip(length)
+            return
+        for start in range(0, length, BLOCK_BYTES):
+            block = np.frombuffer(self.take(min(BLOCK_BYTES, length - start)), "<f4")
+            if not np.isfinite(block).all():
+                raise self.damaged("it holds NaN or infinite numbers")
 
     def unpack(self, form: str) -> tuple[int, ...]:
         return struct.unpack(form, self.take(struct.calcsize(form)))
@@ -161,11 +194,18 @@ class _Reader:
 def match_index(
     names: Sequence[str], indexes: Sequence[Path], *, neighbours: Sequence[str], own_folder: bool
 ) -> Path | None:
-    """Return which of the indexes beside a voice belongs to it, None if none does.
+    """Return the first of `matching_indexes`, None if none belongs to the voice."""
+    return next(iter(matching_indexes(names, indexes, neighbours=neighbours, own_folder=own_folder)), None)
+
+
+def matching_indexes(
+    names: Sequence[str], indexes: Sequence[Path], *, neighbours: Sequence[str], own_folder: bool
+) -> list[Path]:
+    """Return which of some indexes belong to a voice: those that match best, the newest first.
 
     In this order: the same name; the voice's name in a standard `added_IVF…` name; the only index of a folder that
     is the voice's own, or one that names no voice; a name that contains the voice's or is contained in it, unless
-    another voice matches that index better. `trained_…` files never match. Among equals the newest wins.
+    another voice matches that index better. `trained_…` files never match.
 
     Args:
         names: what the voice is called: its file without suffix, its folder. neighbours: the other voices beside it.
@@ -175,12 +215,17 @@ def match_index(
     ranks = {index: rank for index in usable if (rank := _best_rank(names, index)) is not None}
     named = [index for index in ranks if ranks[index] <= BY_NAME]
     if not named and len(usable) == 1 and not neighbours and (own_folder or _named_voice(usable[0]) is None):
-        return usable[0]
+        return usable
     if not named:
         named = [index for index in ranks if all(_rank(other, index) not in (SAME, BY_NAME) for other in neighbours)]
     best = min((ranks[index] for index in named), default=None)
     equals = [index for index in named if ranks[index] == best]
-    return max(equals, key=lambda index: (index.stat().st_mtime_ns, index.name), default=None)
+    return sorted(equals, key=lambda index: (index.stat().st_mtime_ns, index.name), reverse=True)
+
+
+def names_voice(names: Sequence[str], index: Path) -> bool:
+    """Say whether the name of an index, `trained_…` ones included, is exactly that of one of these voices."""
+    return _best_rank(names, index.with_name(_TRAINED.sub(r"\1added_ivf1_", index.name))) in (SAME, BY_NAME)
 
 
 def is_trained_name(index: Path) -> bool:

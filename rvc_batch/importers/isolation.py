@@ -6,6 +6,7 @@ Linux, a memory limit in proportion to the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from rvc_batch import errors
 from rvc_batch.engine.checkpoints import NetworkKind
 from rvc_batch.errors import ModelCorrupt, RvcBatchError
-from rvc_batch.importers.sources import source_files
+from rvc_batch.importers.sources import source_files, source_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,24 @@ def import_isolated(source: Path, target: Path, *, sha256: str, time_limit_s: fl
     Raises:
         RvcBatchError: what the helper reported. ModelCorrupt: it died or took too long.
     """
-    source = source.absolute()
-    size = sum(path.stat().st_size for path in source_files(source))
+    return _run(source.absolute(), target, sha256, time_limit_s=time_limit_s)
+
+
+def blend_isolated(one: Path, other: Path, target: Path, *, weight: float) -> None:
+    """Mix two voices into the canonical checkpoint `target`, in a helper process (see `mixing`).
+
+    Raises:
+        as `import_isolated`.
+    """
+    made_of = f"{source_sha256(one)} {source_sha256(other)} {weight!r}"
+    sha256 = hashlib.sha256(made_of.encode()).hexdigest()
+    _run(one.absolute(), target, sha256, str(other.absolute()), repr(weight), time_limit_s=TIME_LIMIT_S)
+
+
+def _run(source: Path, target: Path, sha256: str, *second: str, time_limit_s: float) -> NetworkKind:
+    size = sum(path.stat().st_size for path in (*source_files(source), *map(Path, second[:1])))
     memory = MEMORY_BASE_BYTES + MEMORY_PER_SOURCE_BYTE * size
-    arguments = [str(source), str(target.absolute()), sha256, str(memory)]
+    arguments = [str(source), str(target.absolute()), sha256, str(memory), *second]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "rvc_batch.importers.process", *arguments],

@@ -3,8 +3,8 @@
 It exists to be short-lived and expendable: whatever a damaged file makes it do ends here, under a memory limit, and
 leaves at most an unfinished temporary file. It loads numpy and safetensors, never torch. `isolation` starts it.
 
-Arguments: source, target, SHA-256 of the source, memory limit in bytes (0 = none). Standard output: one JSON object,
-`{"kind": …}` or `{"error": class name, "message": …}`.
+Arguments: source, target, SHA-256 of the source, memory limit in bytes (0 = none); to blend two voices also the second
+and the weight of the first. Standard output: one JSON object, `{"kind": …}` or `{"error": class name, "message": …}`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from safetensors import SafetensorError
 from rvc_batch.engine.checkpoints import CheckpointHeader, write_checkpoint
 from rvc_batch.errors import DiskFull, FolderGone, ModelCorrupt, RvcBatchError
 from rvc_batch.importers.identify import CanonicalNetwork, read_network
+from rvc_batch.importers.mixing import mixed_voice
 from rvc_batch.importers.pickled_data import shown
 
 
 def main(arguments: Sequence[str]) -> int:
     """Import one file and report on standard output; the exit code is 0 when a report was written."""
-    source, target, sha256, memory = arguments
+    source, target, sha256, memory, *second = arguments
     _limit_memory(int(memory))
     try:
-        network = read_network(Path(source))
+        network = mixed_voice(Path(source), Path(second[0]), float(second[1])) if second else read_network(Path(source))
         _write(Path(target), Path(source), sha256, network)
         report = {"kind": network.kind.value}
     except RvcBatchError as e:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rvc_batch.errors import ModelMissing
 
+CANONICAL = ".safetensors"  # of a canonical checkpoint that serves as a voice
 FOLDER_CONFIG = "config.json"
 FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is read
 

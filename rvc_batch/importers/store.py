@@ -7,18 +7,21 @@ names of voices reads nothing but folder entries.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from rvc_batch.engine.checkpoints import NetworkKind, read_header
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import ModelError, ModelMissing
-from rvc_batch.importers import library
+from rvc_batch.home import Home
+from rvc_batch.importers import archive, library, roots
 from rvc_batch.importers.cache import ModelCache
-from rvc_batch.importers.index import IndexInfo, check_index, inspect_index
-from rvc_batch.importers.library import IndexesBeside, VoiceEntry
+from rvc_batch.importers.index import IndexInfo, check_index, inspect_index, read_index
+from rvc_batch.importers.library import VoiceEntry, VoiceIndexes
 from rvc_batch.importers.sources import folder_weights
+from rvc_batch.importers.voice_warnings import of_indexes, of_places, of_size, trained_warning
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +30,15 @@ HUBERT_FILE, HUBERT_FOLDER, RMVPE_FILE = "hubert_base.pt", "contentvec", "rmvpe.
 
 @dataclass(frozen=True)
 class VoiceListing:
-    """What is known of a voice of the library. voice: its metadata, None until it is imported."""
+    """What is known of a voice of the library.
+
+    voice: its metadata, None until it is imported. path: its file; a zip file until it is unpacked. root: the
+    configured root it lies in, None in the home.
+    """
 
     name: str
     path: Path
+    root: Path | None
     voice: Voice | None
     index: Path | None
     index_info: IndexInfo | None
@@ -48,11 +56,18 @@ class ModelStore:
 
     Args:
         models: folder of the content and pitch networks. voices: folder of the voices. cache: canonical checkpoints.
+        roots: other folders of voices, of this or other programs (`importers.roots`); nothing is written there.
     """
 
-    def __init__(self, *, models: Path, voices: Path, cache: Path) -> None:
-        self.models, self.voices = models, voices
+    def __init__(self, *, models: Path, voices: Path, cache: Path, roots: Sequence[Path] = ()) -> None:
+        self.models, self.voices, self.roots = models, voices, tuple(roots)
         self.cache = ModelCache(cache)
+        self.cache_folder = cache
+
+    @classmethod
+    def of(cls, home: Home, roots: Sequence[Path] = ()) -> ModelStore:
+        """Return the store of a home that also looks into other roots."""
+        return cls(models=home.models, voices=home.voices, cache=home.cache, roots=roots)
 
     def hubert(self) -> Path:
         """Return the canonical checkpoint of the content network.
@@ -84,8 +99,8 @@ class ModelStore:
         return self.cache.obtain(file, NetworkKind.RMVPE).checkpoint
 
     def voice_names(self) -> list[str]:
-        """Return the names of the voices in the library, sorted, in Unicode form NFC. Opens no file."""
-        return sorted({entry.name for entry in library.scan(self.voices)})
+        """Return the names of the voices in the library, sorted, in Unicode form NFC. Opens no voice."""
+        return sorted({entry.name for entry in library.scan(self.voices, self.roots)})
 
     def voice(self, name: str, *, index: Path | None = None) -> Voice:
         """Return a voice of the library, importing it if it is new or was replaced.
@@ -97,10 +112,9 @@ class ModelStore:
             VoiceUnknown: no such name (lists near matches). IndexInvalid: damaged, empty or of another width.
             ModelError: the file cannot be used.
         """
-        entry = library.find(self.voices, name)
+        entry = self.entry(name)
         weights = entry.weights()
-        folder = entry.place if entry.place.is_dir() else None
-        return self._open(entry.name, weights, index, library.indexes_beside(weights, folder=folder))
+        return self._open(entry.name, weights, index, library.indexes_of(entry, weights))
 
     def voice_file(self, path: Path, *, index: Path | None = None) -> Voice:
         """Return the voice of a `.pth` anywhere, with the index that lies beside it unless one is given.
@@ -110,35 +124,71 @@ class ModelStore:
         """
         if not path.is_file():
             raise ModelMissing(f"voice file {path} is not there")
-        return self._open(path.stem, path, index, library.indexes_beside(path))
+        return self._open(path.stem, path, index, library.indexes_of(VoiceEntry(path.stem, path), path))
+
+    def entry(self, name: str) -> VoiceEntry:
+        """Return where a voice of the library lies; one in a zip file is unpacked first.
+
+        Raises:
+            VoiceUnknown: as `voice`. ModelError: the zip file cannot be used.
+        """
+        entry = library.find(self.voices, name, self.roots)
+        return entry.unpacked_at(archive.unpack(entry.place, self.cache_folder)) if entry.is_packed else entry
 
     def listing(self) -> list[VoiceListing]:
-        """Describe every voice of the library without importing any."""
-        entries = library.scan(self.voices)
-        claims = Counter(entry.name for entry in entries)
-        return [self._describe(entry, is_only=claims[entry.name] == 1) for entry in entries]
+        """Describe every voice of the library without importing or unpacking any."""
+        found = list[VoiceListing]()
+        for _, claims in self._by_name():
+            found += [self._describe(entry, claims) for entry in library.in_use(claims)]
+        return found
 
-    def _open(self, name: str, weights: Path, index: Path | None, beside: IndexesBeside) -> Voice:
+    def root_faults(self) -> list[str]:
+        """Return a sentence for each root that cannot be looked into."""
+        return [fault for root in self.roots if (fault := roots.fault_of(root)) is not None]
+
+    def check(self, name: str) -> list[str]:
+        """Import a voice anew and read its index whole; return what was put right on the way.
+
+        Raises:
+            VoiceUnknown: as `voice`. ModelError: what is wrong with it.
+        """
+        entry = self.entry(name)
+        weights = entry.weights()
+        was_damaged = self.cache.verify(weights, NetworkKind.SYNTHESIZER)
+        voice = self._open(entry.name, weights, None, library.indexes_of(entry, weights))
+        if voice.index is not None:
+            read_index(voice.index, voice.config.feature_dim, entry.name)
+        return ["its copy in the model cache was damaged and was made anew"] if was_damaged else []
+
+    def _by_name(self) -> Iterator[tuple[str, list[VoiceEntry]]]:
+        entries = library.scan(self.voices, self.roots)
+        return ((name, list(claims)) for name, claims in groupby(entries, key=lambda entry: entry.name))
+
+    def _open(self, name: str, weights: Path, index: Path | None, indexes: VoiceIndexes) -> Voice:
         found = self.cache.obtain(weights, NetworkKind.SYNTHESIZER)
-        chosen = index if index is not None else beside.match
+        chosen = index if index is not None else indexes.match
         voice = Voice.open(name, found.checkpoint, chosen)
         if chosen is None:
-            for trained in beside.trained:
-                logger.warning("voice %s: %s", name, _trained_warning(trained))
+            for trained in indexes.trained:
+                logger.warning("voice %s: %s", name, trained_warning(trained))
         else:
             check_index(chosen, voice.config.feature_dim, name)
         return voice
 
-    def _describe(self, entry: VoiceEntry, *, is_only: bool) -> VoiceListing:
+    def _describe(self, entry: VoiceEntry, claims: Sequence[VoiceEntry]) -> VoiceListing:
         voice, index, info, error = None, None, None, None
-        path, warnings = entry.place, list[str]()
+        path, warnings = entry.place, of_places(claims)
         try:
-            if not is_only:
-                library.find(self.voices, entry.name)  # says which places claim the name
+            if len(library.in_use(claims)) > 1:
+                library.find(self.voices, entry.name, self.roots)  # says which places claim the name
+            if entry.is_packed:
+                if (folder := archive.unpacked(entry.place, self.cache_folder)) is None:
+                    return VoiceListing(entry.name, path, entry.root, None, None, None, tuple(warnings), None)
+                entry = entry.unpacked_at(folder)
             path = entry.weights()
-            beside = library.indexes_beside(path, folder=entry.place if entry.place.is_dir() else None)
-            index = beside.match
-            warnings += [_trained_warning(t) for t in beside.trained if index is None]
+            indexes = library.indexes_of(entry, path)
+            index = indexes.match
+            warnings += of_indexes(indexes)
             if found := self.cache.find(path):
                 voice = Voice.open(entry.name, found.checkpoint, index)
                 header = read_header(found.checkpoint, NetworkKind.SYNTHESIZER)
@@ -146,12 +196,9 @@ class ModelStore:
             error = self.cache.known_error(path)
             if index is not None:
                 info = inspect_index(index)
+                warnings += of_size(index, info)
                 if voice is not None:
                     check_index(index, voice.config.feature_dim, entry.name)
         except ModelError as e:
             error = str(e)
-        return VoiceListing(entry.name, path, voice, index, info, tuple(warnings), error)
-
-
-def _trained_warning(index: Path) -> str:
-    return f"{index.name} is a 'trained' index without vectors and is not used; the one to use is named 'added_…'"
+        return VoiceListing(entry.name, path, entry.root, voice, index, info, tuple(warnings), error)

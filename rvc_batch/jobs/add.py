@@ -27,8 +27,8 @@ def add_file(home: Home, source: Path, *, voice: str, voices: Sequence[str], set
     Args:
         home: the render box.
         source: the file; it stays where it is.
-        voice: name of a voice, or empty for the default one.
-        voices: names there are.
+        voice: name of a voice or recipe, or empty for the default voice.
+        voices: names of voices and recipes there are.
         settings: what differs from the configured settings; written to `NAME.toml` beside the copy.
 
     Raises:
@@ -39,7 +39,7 @@ def add_file(home: Home, source: Path, *, voice: str, voices: Sequence[str], set
         EnvironmentFault: the inbox cannot be written.
     """
     if voice and voice not in voices:
-        raise VoiceUnknown(f"there is no voice {voice!r}; the library holds {', '.join(voices) or 'no voice yet'}")
+        raise VoiceUnknown(f"there is no voice or recipe {voice!r}; there are {', '.join(voices) or 'none yet'}")
     ConversionSettings().with_changes(**settings)
     if not source.is_file():
         raise InputUnreadable(f"{source} is {'not a file' if source.exists() else 'not there'}; name an audio file")

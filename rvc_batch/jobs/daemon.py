@@ -31,6 +31,7 @@ from rvc_batch.jobs.lock import FileLock
 from rvc_batch.jobs.machine import raise_open_files
 from rvc_batch.jobs.machine_probe import probe_machine
 from rvc_batch.jobs.models import ACTIVE, Job, JobState
+from rvc_batch.jobs.presets import Presets
 from rvc_batch.jobs.queue import Queue
 from rvc_batch.jobs.renderer import DEFAULT_ENGINE, voice_names
 from rvc_batch.jobs.reporter import Call, Reporter
@@ -58,7 +59,7 @@ class DaemonOptions:
 
     until_idle: bool = False  # exit when inbox and queue are empty
     engine: str = DEFAULT_ENGINE
-    voices: Callable[[Home], tuple[str, ...]] = voice_names
+    voices: Callable[[Home, Settings], tuple[str, ...]] = voice_names
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     reopen_logs: Callable[[Settings], None] = lambda _: None
@@ -214,8 +215,9 @@ class Daemon:
         return False
 
     def _choices(self) -> Choices:
-        names = self._options.voices(self._home)
-        return Choices(names, self._settings.default_voice, self._settings.conversion_settings())
+        names = self._options.voices(self._home, self._settings)
+        presets = Presets(self._home.recipes, self._home.voices)
+        return Choices(names, self._settings.default_voice, self._settings.conversion_settings(), presets)
 
     def _stop(self, supervisor: Supervisor, watcher: Watcher, signals: int) -> None:
         watcher.stop()

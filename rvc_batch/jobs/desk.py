@@ -19,7 +19,7 @@ from rvc_batch.jobs.failpoints import CLAIM_PREPARED, CLAIM_TAKEN, PUBLISH_HEARD
 from rvc_batch.jobs.messages import Assignment, Failed, Halted, Progressed, Rendered
 from rvc_batch.jobs.models import TERMINAL, Job, JobError
 from rvc_batch.jobs.queue import Queue
-from rvc_batch.jobs.request import Choices, Request, has_sidecar, read_request
+from rvc_batch.jobs.request import Choices, Request, has_sidecar, read_again
 from rvc_batch.jobs.sources import Sources
 
 logger = logging.getLogger(__name__)
@@ -223,12 +223,12 @@ class Desk:
         """Read the settings file again: it may have been put right before a retry.
 
         Raises:
-            SidecarInvalid, VoiceUnknown, VoiceNotChosen: see `read_request`.
+            SidecarInvalid, RecipeInvalid, VoiceUnknown, VoiceNotChosen: see `read_again`.
         """
         if job.voice and not has_sidecar(source):
             return Request(job.voice, job.settings)
-        choices = self._choices()
-        return read_request(source, job.source_rel, Choices(choices.voices, choices.default_voice, job.settings))
+        choices = dataclasses.replace(self._choices(), settings=job.settings)
+        return read_again(source, job.source_rel, job.voice, choices)
 
 
 def _recorded(error: RvcBatchError, stage: str) -> JobError:

@@ -23,6 +23,7 @@ from rvc_batch.jobs.daemon_facts import DaemonFacts, SelfTestFacts, read_daemon,
 from rvc_batch.jobs.findings import Finding, Level
 from rvc_batch.jobs.invariants import check_home
 from rvc_batch.jobs.machine_probe import MachineFacts, probe_machine
+from rvc_batch.jobs.presets import Presets
 from rvc_batch.jobs.selftest import self_test
 
 BACKUP_AGE_S = 86_400.0
@@ -42,6 +43,7 @@ def examine(
     yield from self_test(home, settings, probe=probe)
     yield from _models(home)
     yield from _voices(home, settings)
+    yield from _presets(home)
     daemon = read_daemon(home, clock())
     yield _daemon(daemon)
     if daemon.is_alive:
@@ -77,7 +79,9 @@ def _models(home: Home) -> Iterator[Finding]:
 
 
 def _voices(home: Home, settings: Settings) -> Iterator[Finding]:
-    store = ModelStore(models=home.models, voices=home.voices, cache=home.cache)
+    store = ModelStore.of(home, settings.library.folders(home))
+    for fault in store.root_faults():
+        yield Finding("voices", Level.WARNING, fault, "its voices are missing until then")
     try:
         listing = store.listing()
     except (RvcBatchError, OSError) as e:
@@ -96,6 +100,22 @@ def _voices(home: Home, settings: Settings) -> Iterator[Finding]:
         yield Finding("voices", Level.WARNING, what, "name one of those in rvc-batch.toml")
     else:
         yield Finding("voices", Level.OK, f"{len(usable)} usable: {', '.join(usable)}")
+
+
+def _presets(home: Home) -> Iterator[Finding]:
+    """Recipes and settings files of voices: those that cannot be used fail every job they apply to."""
+    presets, faults = Presets(home.recipes, home.voices), list[str]()
+    names = presets.recipe_names()
+    of_voices = Presets(home.voices).recipe_names()
+    for read, each in [*((presets.recipe, name) for name in names), *((presets.of_voice, name) for name in of_voices)]:
+        try:
+            read(each)
+        except ConfigError as e:
+            faults.append(str(e))
+    for fault in faults:
+        yield Finding("recipes", Level.WARNING, fault, "correct that line; its jobs fail until then")
+    if not faults and (names or of_voices):
+        yield Finding("recipes", Level.OK, f"{len(names)} recipes, {len(of_voices)} voices with settings")
 
 
 def _daemon(daemon: DaemonFacts) -> Finding:

@@ -190,6 +190,25 @@ def link_or_copy(source: Path, target: Path) -> None:
             temp.unlink(missing_ok=True)
 
 
+def share(source: Path, target: Path) -> None:
+    """Give a file a second, exclusive name and leave the first; where links are not possible the name gets a copy.
+
+    Raises:
+        FileExistsError: target exists, whatever it is.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as e:
+        if e.errno not in (*NO_LINKS, errno.EXDEV):
+            raise
+        temp = _temp_beside(target)
+        try:
+            _copy(source, temp)
+            link_exclusively(temp, target)
+        finally:
+            temp.unlink(missing_ok=True)
+
+
 def _copy(source: Path, target: Path) -> None:
     fd = os.open(source, READ_ONLY)
     with open(fd, "rb", buffering=0) as reader, target.open("wb") as writer:  # noqa: PTH123 - a descriptor, not a path

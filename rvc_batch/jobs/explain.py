@@ -48,7 +48,7 @@ def explain(home: Home, reader: QueueReader, given: Path) -> Explanation:
         SettingsInvalid: it is not below the inbox, nor below processed/ or failed/, where sources go from there.
         DatabaseUnusable: the database cannot be read.
     """
-    rel, is_in_inbox = _locate(home, given)
+    rel, is_in_inbox = locate(home, given)
     job = reader.latest_for_source(rel)
     if not is_in_inbox:
         return _of_job(rel, job) if job else _unknown(rel)
@@ -69,8 +69,12 @@ def explain(home: Home, reader: QueueReader, given: Path) -> Explanation:
     return Explanation(rel, NOT_SEEN, "the watcher has not looked since it came", "rvc-batch status", None, job)
 
 
-def _locate(home: Home, given: Path) -> tuple[bytes, bool]:
-    """Return the path below the inbox, and whether that is where it was named. Links inside the inbox stay links."""
+def locate(home: Home, given: Path) -> tuple[bytes, bool]:
+    """Return the path below the inbox, and whether that is where it was named. Links inside the inbox stay links.
+
+    Raises:
+        SettingsInvalid: as `explain`.
+    """
     readings = [given] if given.is_absolute() else [Path.cwd() / given, home.root / given, home.inbox / given]
     for reading in sorted(readings, key=lambda path: not os.path.lexists(path)):  # what is there goes first
         plain = Path(os.path.normpath(reading))

@@ -3,6 +3,9 @@
 The row is committed before the file moves, and the file has moved before the row says so; whichever step a crash
 hits, `resume` finds row and file and goes on. The inbox is never read by anything that runs later, so a producer can
 reuse its names at once.
+
+A file that several voices are asked for becomes a job for each, all in one transaction. All but the last get the file
+as a second name, which is made durable before the last one moves it: what is missing is still in the inbox.
 """
 
 from __future__ import annotations
@@ -10,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import (
     EnvironmentFault,
     InputEmpty,
@@ -44,7 +47,7 @@ from rvc_batch.jobs.failpoints import (
 from rvc_batch.jobs.models import TERMINAL, Job, JobError, JobState, NewJob
 from rvc_batch.jobs.output_names import display_name
 from rvc_batch.jobs.queue import Queue
-from rvc_batch.jobs.request import Choices, Request, output_rel, read_request
+from rvc_batch.jobs.request import Choices, Request, output_rel, read_requests
 from rvc_batch.jobs.sources import Sources, companions, renamed
 
 logger = logging.getLogger(__name__)
@@ -64,20 +67,25 @@ class _Offer:
 
 @dataclass(frozen=True)
 class _Read:
-    """A file that was hashed, with what is asked for it."""
+    """A file that was hashed, with a job for each voice that is asked for, or the reason why it will fail."""
 
     path: Path
-    request: Request | RvcBatchError
-    new: NewJob
+    new: Sequence[NewJob]
+    refusal: RvcBatchError | None
 
 
 @dataclass
 class _Taking:
-    """A file that has a row, on its way from the inbox into the queue."""
+    """A file that has a row, on its way from the inbox into the queue.
+
+    is_variant: other jobs are made of the same file. is_shared: one of them comes later and still needs it.
+    """
 
     job: Job
     path: Path
-    request: Request | RvcBatchError
+    refusal: RvcBatchError | None
+    is_variant: bool = False
+    is_shared: bool = False
     outcome: Job | RvcBatchError | None = None
 
     @property
@@ -87,7 +95,7 @@ class _Taking:
 
     @property
     def is_to_be_queued(self) -> bool:
-        return self.job.state is not JobState.DUPLICATE and not isinstance(self.request, RvcBatchError)
+        return self.job.state is not JobState.DUPLICATE and self.refusal is None
 
 
 class Ingest:
@@ -100,9 +108,12 @@ class Ingest:
         self._choices = choices
         self._max_attempts = max_attempts
         self._stranded: dict[int, Job] = {}  # `ingesting` rows left behind when the machine was at fault
+        self._variants = set[int]()  # those of them whose file has other jobs
 
     def adopt(self, job: Job) -> None:
         """Take over a row that an earlier life left `ingesting`; the next `resume` goes on with it."""
+        siblings = [other.id for other in self._stranded.values() if _is_sibling(other, job)]
+        self._variants.update([*siblings, job.id] if siblings else [])
         self._stranded[job.id] = job
 
     def resume(self) -> None:
@@ -119,6 +130,7 @@ class Ingest:
                 logger.error("job %d: %s", job.id, reason)
                 self._queue.reject(job.id, _recorded(reason), actor="recovery")
             del self._stranded[job.id]
+            self._variants.discard(job.id)
 
     def accept_all(self, files: Sequence[Complete]) -> list[Job | RvcBatchError]:
         """Take complete files. They share every transaction and every wait for the disk; each step is done for all.
@@ -126,8 +138,8 @@ class Ingest:
         A file nothing can be done with becomes a failed job with the reason.
 
         Returns:
-            for each file its job, or why it is no job and still in the inbox: SourceChanged (it must settle again),
-            InputUnreadable (it cannot be moved), SourceGone.
+            for each file its job (the first, if it has several), or why it is no job and still in the inbox:
+            SourceChanged (it must settle again), InputUnreadable (it cannot be moved), SourceGone.
 
         Raises:
             EnvironmentFault: the machine is at fault. Files that have a row go on with `resume`, the others are still
@@ -156,17 +168,21 @@ class Ingest:
         read = [self._read(offer, choices) for offer in offers]
         files = [each for each in read if isinstance(each, _Read)]
         new = self._queue.submit_all(
-            [file.new for file in files], taken=lambda name: publish.is_taken(self._home.outbox, name)
+            [job for file in files for job in file.new], taken=lambda name: publish.is_taken(self._home.outbox, name)
         )
         failpoint(INGEST_SUBMITTED)
-        taking = [_Taking(job, file.path, file.request) for job, file in zip(new, files, strict=True)]
+        rows = iter(new)
+        by_file = [_takings(file, list(itertools.islice(rows, len(file.new)))) for file in files]
+        taking = [each for takings in by_file for each in takings]
         try:
             self._move(taking)
             self._admit(taking)
         except EnvironmentFault:
-            self._stranded |= {each.job.id: each.job for each in taking if each.outcome is None}
+            for each in taking:
+                if each.outcome is None:
+                    self.adopt(each.job)
             raise
-        outcomes = iter(each.result for each in taking)
+        outcomes = iter(_outcome(takings) for takings in by_file)
         return [next(outcomes) if isinstance(each, _Read) else each for each in read]
 
     def _read(self, offer: _Offer, choices: Choices) -> _Read | SourceChanged:
@@ -177,28 +193,34 @@ class Ingest:
         except SourceChanged as e:
             return e
         failpoint(INGEST_HASHED)
-        request = offer.refusal or _request_of(path, offer.rel, choices)
-        wanted = Request("", choices.settings) if isinstance(request, RvcBatchError) else request
-        new = NewJob(
-            source_name=display_name(offer.rel),
-            source_rel=offer.rel,
-            size=offer.look.size,
-            mtime_ns=offer.look.mtime_ns,
-            device=offer.look.device,
-            inode=offer.look.inode,
-            content_sha256=sha256,
-            voice=wanted.voice,
-            settings=wanted.settings,
-            output_rel=self._output_rel(offer.rel, wanted.settings),
-            max_attempts=self._max_attempts,
-            seconds_in=offer.seconds,
-        )
-        return _Read(path, request, new)
+        wanted = offer.refusal or _requests_of(path, offer.rel, choices)
+        refusal = wanted if isinstance(wanted, RvcBatchError) else None
+        requests = [Request("", choices.settings)] if isinstance(wanted, RvcBatchError) else wanted
+        new = [
+            NewJob(
+                source_name=display_name(offer.rel),
+                source_rel=offer.rel,
+                size=offer.look.size,
+                mtime_ns=offer.look.mtime_ns,
+                device=offer.look.device,
+                inode=offer.look.inode,
+                content_sha256=sha256,
+                voice=request.voice,
+                settings=request.settings,
+                output_rel=self._output_rel(offer.rel, request, is_variant=len(requests) > 1),
+                max_attempts=self._max_attempts,
+                seconds_in=offer.seconds,
+            )
+            for request in requests
+        ]
+        return _Read(path, new, refusal)
 
     def _recover(self, job: Job) -> None:
         source = self._sources.path(job)
         inbox_file = self._inbox_path(job.source_rel)
-        taking = _Taking(job, inbox_file, Request(job.voice, job.settings))
+        is_shared = any(other.id > job.id and _is_sibling(other, job) for other in self._stranded.values())
+        is_variant = job.id in self._variants or self._sources.is_variant(job)
+        taking = _Taking(job, inbox_file, None, is_variant, is_shared)
         if not source.is_file():
             if not self._is_source(inbox_file, job):
                 self._sources.check_inbox()
@@ -206,14 +228,14 @@ class Ingest:
                 return
             self._move([taking])
         else:
-            if self._is_source(inbox_file, job):
+            if not is_shared and self._is_source(inbox_file, job):
                 inbox_file.unlink()  # copied from another volume by a run that died before it removed the original
             self._complete([taking])
         if taking.outcome is not None:
             logger.error("job %d: %s", job.id, taking.outcome)  # the job has failed and says why
             return
         logger.info("job %d: %s accepted after a restart", job.id, job.source_name)
-        taking.request = self._fault_of(source) or _request_of(source, job.source_rel, self._choices())
+        taking.refusal = self._fault_of(source) or self._refusal_of(source, job)
         self._admit([taking])
 
     def _admit(self, taking: Sequence[_Taking]) -> None:
@@ -231,9 +253,9 @@ class Ingest:
             if job.state is JobState.DUPLICATE:
                 logger.info("job %d: %s is at work already as job %s", job.id, job.source_name, job.duplicate_of)
                 each.outcome = job
-            elif isinstance(each.request, RvcBatchError):
-                each.outcome = self._queue.reject(job.id, _recorded(each.request))
-                logger.info("job %d: %s refused: %s %s", job.id, job.source_name, each.request.code, each.request)
+            elif each.refusal is not None:
+                each.outcome = self._queue.reject(job.id, _recorded(each.refusal))
+                logger.info("job %d: %s refused: %s %s", job.id, job.source_name, each.refusal.code, each.refusal)
             if isinstance(each.outcome, Job) and each.outcome.state in TERMINAL:
                 self._sources.settle(each.outcome)
 
@@ -246,21 +268,49 @@ class Ingest:
             EnvironmentFault: the work folder cannot be written.
         """
         try:
-            self._sources.open_folders([each.job for each in taking])
+            variants = [each.job.id for each in taking if each.is_variant]
+            self._sources.open_folders([each.job for each in taking], variants=variants)
         except OSError as e:
             raise durable.environment_fault(e, self._home.work) from e
         failpoint(INGEST_FOLDER)
+        shared = [each for each in taking if each.is_shared]
+        twins = self._bring(shared, {})
+        if shared:
+            self._sync([self._sources.folder(each.job) for each in shared])
+        self._bring([each for each in taking if not each.is_shared], twins)
+        failpoint(INGEST_TAKEN)
+        self._complete([each for each in taking if each.outcome is None])
+
+    def _bring(self, taking: Sequence[_Taking], twins: Mapping[Path, Path]) -> dict[Path, Path]:
+        """Bring files into their work folders; return where each is now. `twins` is where a sibling has it already."""
+        there = dict(twins)
         for each in taking:
-            source = self._sources.path(each.job)
+            source, twin = self._sources.path(each.job), there.get(each.path)
             try:
-                _rename(each.path, source)
+                if each.is_shared:
+                    durable.share(twin or each.path, source)
+                elif twin is not None:
+                    _rename(each.path, source, twin)
+                else:
+                    _rename(each.path, source)
             except OSError as e:
                 if e.errno in durable.FULL:
                     raise durable.environment_fault(e, self._home.work) from e
                 each.outcome = self._unmovable(each.job, each.path, e)
-                continue
-        failpoint(INGEST_TAKEN)
-        self._complete([each for each in taking if each.outcome is None])
+            else:
+                there.setdefault(each.path, source)
+        return there
+
+    def _sync(self, folders: Sequence[Path]) -> None:
+        """Make the names in folders durable.
+
+        Raises:
+            EnvironmentFault: they cannot be made so.
+        """
+        try:
+            durable.sync_all(folders=folders)
+        except OSError as e:
+            raise durable.environment_fault(e, self._home.work) from e
 
     def _complete(self, taking: Sequence[_Taking]) -> None:
         """Let what belongs to files that are in their work folders follow them there; make all of it durable.
@@ -272,15 +322,19 @@ class Ingest:
         """
         for each in taking:
             source = self._sources.path(each.job)
-            for companion in () if os.path.lexists(each.path) else companions(each.path.parent, each.path.name):
+            bring = durable.share if each.is_shared else _rename
+            for companion in () if self._is_anothers(each, source) else companions(each.path.parent, each.path.name):
                 with contextlib.suppress(OSError):  # it is gone again; the audio is what counts
-                    _rename(companion, source.with_name(renamed(companion.name, each.path.name, source.name)))
+                    bring(companion, source.with_name(renamed(companion.name, each.path.name, source.name)))
         folders = [self._sources.folder(each.job) for each in taking]
         folders += [f for f in dict.fromkeys(each.path.parent for each in taking) if f.is_dir()]  # or removed, empty
-        try:
-            durable.sync_all(folders=folders)
-        except OSError as e:
-            raise durable.environment_fault(e, self._home.work) from e
+        self._sync(folders)
+
+    def _is_anothers(self, each: _Taking, source: Path) -> bool:
+        """Is the file in the inbox another than the one that was taken? A shared one may still be there."""
+        if not os.path.lexists(each.path):
+            return False
+        return not (each.is_shared and (_is_one_file(each.path, source) or self._is_source(each.path, each.job)))
 
     def _unmovable(self, job: Job, path: Path, error: OSError) -> RvcBatchError:
         """Fail a job whose file stays in the inbox.
@@ -316,9 +370,14 @@ class Ingest:
         except OSError:
             return False
 
-    def _output_rel(self, rel: bytes, settings: ConversionSettings) -> bytes:
+    def _refusal_of(self, source: Path, job: Job) -> RvcBatchError | None:
+        """Say why an accepted file cannot be rendered as asked, by what is there after the restart."""
+        found = _requests_of(source, job.source_rel, self._choices())
+        return found if isinstance(found, RvcBatchError) else None
+
+    def _output_rel(self, rel: bytes, request: Request, *, is_variant: bool) -> bytes:
         """Return the wanted path below the outbox, in names that its volume takes."""
-        wanted = output_rel(rel, settings)
+        wanted = output_rel(rel, request.settings, variant=request.voice if is_variant else "")
         if volumes.refuses_names(self._home.outbox) and volumes.acceptable(wanted) != wanted:
             logger.warning("%s holds characters that the volume of the outbox refuses; `_` replaces them", wanted)
             return volumes.acceptable(wanted)
@@ -328,11 +387,28 @@ class Ingest:
         return self._home.inbox / os.fsdecode(rel)
 
 
-def _request_of(source: Path, rel: bytes, choices: Choices) -> Request | RvcBatchError:
+def _requests_of(source: Path, rel: bytes, choices: Choices) -> list[Request] | RvcBatchError:
     try:
-        return read_request(source, rel, choices)
+        return read_requests(source, rel, choices)
     except RvcBatchError as e:
         return e
+
+
+def _takings(file: _Read, jobs: Sequence[Job]) -> list[_Taking]:
+    is_variant = len(jobs) > 1
+    return [_Taking(job, file.path, file.refusal, is_variant, is_shared=job is not jobs[-1]) for job in jobs]
+
+
+def _outcome(takings: Sequence[_Taking]) -> Job | RvcBatchError:
+    """Return what became of a file: the last of its jobs is the one that moves it."""
+    last = takings[-1].result
+    return last if isinstance(last, RvcBatchError) else takings[0].result
+
+
+def _is_sibling(one: Job, other: Job) -> bool:
+    """Are two jobs made of one file?"""
+    places = [(job.source_rel, job.source_device, job.source_inode, job.content_sha256) for job in (one, other)]
+    return one.id != other.id and places[0] == places[1]
 
 
 def _only(outcomes: Sequence[Job | RvcBatchError]) -> Job:
@@ -383,13 +459,17 @@ def _gone(job: Job) -> SourceGone:
     return SourceGone(f"{job.source_name} disappeared from the inbox while it was accepted; drop it again")
 
 
-def _rename(source: Path, target: Path) -> None:
+def _rename(source: Path, target: Path, twin: Path | None = None) -> None:
+    """Move a file; to another volume it is copied, from `twin` if that is a name of the same content there."""
     try:
         source.rename(target)
     except OSError as e:
         if e.errno != errno.EXDEV:
             raise
-        durable.link_or_copy(source, target)
+        if twin is None:
+            durable.link_or_copy(source, target)
+        else:
+            durable.share(twin, target)
         source.unlink()
     else:
         if _is_one_file(source, target):  # left by power loss in mid-move; then a rename does nothing, by POSIX

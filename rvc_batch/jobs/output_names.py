@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 
 NAME_MAX_BYTES = 255  # of one path component, on every file system of interest
+VARIANT_MAX_BYTES = 120
 
 
 def output_key(output_rel: bytes) -> bytes:
@@ -23,13 +24,16 @@ def output_key(output_rel: bytes) -> bytes:
 
 def candidates(output_rel: bytes) -> Iterator[bytes]:
     """Yield the wanted name, then "name (2).ext", "name (3).ext", … without end."""
-    folder, slash, name = output_rel.rpartition(b"/")
-    stem, dot, suffix = name.rpartition(b".")
-    if not stem:  # ".name", or no dot at all
-        stem, dot, suffix = name, b"", b""
+    folder, stem, ending = _parts(output_rel)
     for number in itertools.count(1):
         mark = b"" if number == 1 else f" ({number})".encode()
-        yield folder + slash + _shortened(stem, mark + dot + suffix)
+        yield folder + _shortened(stem, mark + ending)
+
+
+def variant_name(output_rel: bytes, variant: str) -> bytes:
+    """Return "name (variant).ext", for one of several results of one file."""
+    folder, stem, ending = _parts(output_rel)
+    return folder + _shortened(stem, b" (" + _shortened(_bytes(variant), b"", VARIANT_MAX_BYTES) + b")" + ending)
 
 
 def display_name(path: bytes) -> str:
@@ -37,9 +41,18 @@ def display_name(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _shortened(stem: bytes, ending: bytes) -> bytes:
+def _parts(output_rel: bytes) -> tuple[bytes, bytes, bytes]:
+    """Split into the folder with its slash, the stem, and the ending with its dot."""
+    folder, slash, name = output_rel.rpartition(b"/")
+    stem, dot, suffix = name.rpartition(b".")
+    if not stem:  # ".name", or no dot at all
+        stem, dot, suffix = name, b"", b""
+    return folder + slash, stem, dot + suffix
+
+
+def _shortened(stem: bytes, ending: bytes, most: int = NAME_MAX_BYTES) -> bytes:
     """Join, cutting the stem between characters where the whole is too long for a file system."""
-    room = NAME_MAX_BYTES - len(ending)
+    room = most - len(ending)
     if len(stem) <= room:
         return stem + ending
     cut = stem[:room]

@@ -85,9 +85,9 @@ def open_engine(home: Home, settings: Settings) -> Renderer:
     return EngineRenderer(home, settings)
 
 
-def voice_names(home: Home) -> tuple[str, ...]:
+def voice_names(home: Home, settings: Settings) -> tuple[str, ...]:
     """Return the voices of the library; loads no framework."""
-    return tuple(_store(home).voice_names())
+    return tuple(_store(home, settings).voice_names())
 
 
 class EngineRenderer:
@@ -98,7 +98,7 @@ class EngineRenderer:
         from rvc_batch.engine.converter import Converter
         from rvc_batch.engine.dialect import dialect_named
 
-        self._store = _store(home)
+        self._store = _store(home, settings)
         self._backend = open_backend(
             settings.worker.backend,
             hubert=self._store.hubert(),
@@ -175,7 +175,7 @@ class EngineRenderer:
             del self._warm[next(iter(self._warm))]
 
 
-def _store(home: Home) -> ModelStore:
+def _store(home: Home, settings: Settings) -> ModelStore:
     from rvc_batch.importers.store import ModelStore
 
-    return ModelStore(models=home.models, voices=home.voices, cache=home.cache)
+    return ModelStore.of(home, settings.library.folders(home))

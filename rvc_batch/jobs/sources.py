@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rvc_batch.jobs.failpoints import (
     failpoint,
 )
 from rvc_batch.jobs.models import TERMINAL, Job, JobState
-from rvc_batch.jobs.output_names import candidates, display_name
+from rvc_batch.jobs.output_names import candidates, display_name, variant_name
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,11 @@ class Sources:
         """
         return self.folder(job) / _work_name(job.source_rel)
 
-    def open_folders(self, jobs: Sequence[Job]) -> None:
+    def open_folders(self, jobs: Sequence[Job], *, variants: Collection[int] = ()) -> None:
         """Create work folders, each with the record of whose it is.
+
+        Args:
+            variants: numbers of the jobs that share their source with others (`is_variant`).
 
         Folders and records are durable when it returns; the name of a record is with the next sync of its folder.
         """
@@ -66,10 +69,18 @@ class Sources:
         for job in jobs:
             folder = self.folder(job)
             folder.mkdir(exist_ok=True)
-            record = {"id": job.id, "public_id": job.public_id, "source_rel": os.fsdecode(job.source_rel)}
+            record: dict[str, Any] = {"id": job.id, "public_id": job.public_id}
+            record["source_rel"] = os.fsdecode(job.source_rel)
+            if job.id in variants:
+                record["variant"] = True
             records.append(folder / RECORD)
             durable.write_whole(records[-1], json.dumps(record).encode(), durable=False)
         durable.sync_all(files=records, folders=[self._home.work])
+
+    def is_variant(self, job: Job) -> bool:
+        """Say whether a job is one of several of one file, by the record in its work folder."""
+        record = _record(self.folder(job))
+        return record is not None and bool(record.get("variant"))
 
     def fetch(self, job: Job) -> Path:
         """Return the source of a job that is about to run; that of a retried job comes back from failed/.
@@ -140,7 +151,10 @@ class Sources:
         if os.path.lexists(source) and (is_failed or self.keep_sources):
             base = self._home.failed if is_failed else self._home.processed
             target = durable.make_folders(base, Path(os.fsdecode(job.source_rel)).parent)
-            placed = durable.place(source, target, _own_name(job.source_rel))
+            name = _own_name(job.source_rel)
+            if is_failed and self.is_variant(job):
+                name = _variant_name(job)  # the sources of its siblings are moved and retried apart from it
+            placed = durable.place(source, target, name)
             failpoint(SOURCE_PLACED)
             if is_failed:
                 _write_error(placed, job)
@@ -170,7 +184,8 @@ class Sources:
         found = self.set_aside(job)
         if found is None:
             return False
-        self.open_folders([job])
+        is_variant = any(found.name == os.fsdecode(name) for name in _numbered(_variant_name(job)))
+        self.open_folders([job], variants=[job.id] if is_variant else [])
         for companion in companions(found.parent, found.name):
             durable.link_or_copy(companion, path.with_name(renamed(companion.name, found.name, path.name)))
             companion.unlink()
@@ -184,14 +199,18 @@ class Sources:
 def _by_content(base: Path, job: Job) -> Path | None:
     """Return the file below `base` that has the name of the source, or a numbered one, and its content."""
     folder = base / Path(os.fsdecode(job.source_rel)).parent
-    own = os.fsencode(_own_name(job.source_rel))
-    for name in map(os.fsdecode, itertools.islice(candidates(own), MAX_NUMBERED)):
+    names = (*_numbered(_variant_name(job)), *_numbered(_own_name(job.source_rel)))
+    for name in map(os.fsdecode, names):
         try:
             if durable.digest(folder / name)[0] == job.content_sha256:
                 return folder / name
         except OSError:
             continue
     return None
+
+
+def _numbered(name: str) -> Iterator[bytes]:
+    return itertools.islice(candidates(os.fsencode(name)), MAX_NUMBERED)
 
 
 def companions(folder: Path, name: str) -> list[Path]:
@@ -228,6 +247,10 @@ def _remove(folder: Path) -> None:
 
 def _own_name(source_rel: bytes) -> str:
     return Path(os.fsdecode(source_rel)).name
+
+
+def _variant_name(job: Job) -> str:
+    return os.fsdecode(variant_name(os.fsencode(_own_name(job.source_rel)), job.voice))
 
 
 def _work_name(source_rel: bytes) -> str:

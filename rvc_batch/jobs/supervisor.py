@@ -180,8 +180,8 @@ class Supervisor:
 
     def reload(self, settings: Settings) -> None:
         """Use other settings; the worker is replaced between jobs if they concern it."""
-        is_same = settings.worker == self._settings.worker
-        self._settings = settings
+        before, self._settings = self._settings, settings
+        is_same = (settings.worker, settings.library) == (before.worker, before.library)
         if not is_same and self._worker is not None:
             self._retiring = self._retiring or "the settings changed"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from rvc_batch.cli import models
+from rvc_batch.cli import models, voices
 from rvc_batch.cli.context import Context
 from rvc_batch.config import Home
-from rvc_batch.errors import HomeInvalid, IndexInvalid, ModelMissing, ModelNotRvc, ModelUnsafe, VoiceUnknown
+from rvc_batch.errors import (
+    HomeInvalid,
+    IndexInvalid,
+    JobStateConflict,
+    ModelMissing,
+    ModelNotRvc,
+    ModelUnsafe,
+    SettingsInvalid,
+    VoiceUnknown,
+)
+from rvc_batch.jobs.queue import Queue
+from tests.queue_fakes import new_job
 
 VOICE, OTHER = "voices/v2_40k_f0_feat48.pth", "voices/applio_v2_48k.pth"
 INDEX = "index/added_IVF30_Flat_nprobe_1_golden_v2.index"
@@ -30,6 +42,7 @@ class Shell:
         self.generated = generated
         self.app = typer.Typer()
         models.register(self.app)
+        voices.register(self.app)
 
     def __call__(self, *arguments: str | Path) -> str:
         result = CliRunner().invoke(self.app, [str(a) for a in arguments], obj=Context(home=self.home))
@@ -191,3 +204,84 @@ def test_voices_with_a_name_imports_and_describes(shell: Shell) -> None:
     assert "48000" in shell("voices", "bob")
     with pytest.raises(VoiceUnknown, match="near matches: bob"):
         shell("voices", "bobb")
+
+
+def test_voice_is_added_from_a_zip_under_another_name(shell: Shell) -> None:
+    shell.outside.mkdir(parents=True)
+    with zipfile.ZipFile(shell.outside / "Amy.zip", "w") as file:
+        file.write(shell.generated / VOICE, "model/amy_e20.pth")
+        file.write(shell.generated / INDEX, "model/added.index")
+    line = shell("voices", "add", shell.outside / "Amy.zip", "--name", "Eve")
+    assert line.startswith("Amy.zip: voice Eve, v2, 40 kHz, index Eve.index, copied to ")
+    assert shell.files() == {"voices/Eve.pth", "voices/Eve.index"}
+    assert shell.json("import", shell.outside / "Amy.zip")[0]["name"] == "Amy"
+
+
+def test_other_networks_are_no_voices_to_add(shell: Shell) -> None:
+    with pytest.raises(ModelNotRvc, match="holds a rmvpe network, expected synthesizer"):
+        shell("voices", "add", shell.put("rmvpe.pt", "rmvpe.pth"))
+    with pytest.raises(ModelMissing, match=r"none\.zip is not there"):
+        shell("voices", "add", shell.outside / "none.zip")
+    assert shell.files() == set()
+
+
+def test_name_of_a_file_drives_no_terminal(shell: Shell) -> None:
+    name = "a\x1b[31mred\nline"
+    shell.home.voices.mkdir(parents=True)
+    shutil.copyfile(shell.generated / VOICE, shell.home.voices / f"{name}.pth")
+    for command in (["voices"], ["voices", name], ["voices", "check"], ["import", shell.home.voices / f"{name}.pth"]):
+        if command[0] == "import":
+            with pytest.raises(SettingsInvalid, match="cannot be the name of a voice"):
+                shell(*command)
+        else:
+            output = shell(*command)
+            assert "\x1b" not in output
+            assert "x1b" in output
+    assert shell.json("voices")[0]["name"] == name
+
+
+def test_check_reads_every_number_and_has_an_exit_code(shell: Shell) -> None:
+    shell("import", shell.put(VOICE, "amy.pth"))
+    shell("import", shell.put(INDEX, "amy.index"))
+    assert shell("voices", "check") == "amy: ok\n"
+    checkpoint = next(shell.home.cache.glob("synthesizer-*"))
+    data = bytearray(checkpoint.read_bytes())
+    data[-1] ^= 1
+    checkpoint.write_bytes(data)
+    assert "its copy in the model cache was damaged and was made anew" in shell("voices", "check", "amy")
+    assert shell("voices", "check", "amy") == "amy: ok\n"
+    index = shell.home.voices / "amy.index"
+    data = bytearray(index.read_bytes())
+    data[-1208:-1200] = b"\xff" * 8  # in the vectors of the last list
+    index.write_bytes(data)
+    result = CliRunner().invoke(shell.app, ["voices", "check", "--json"], obj=Context(home=shell.home))
+    assert result.exit_code == 66
+    (checked,) = json.loads(result.output)["checked"]
+    assert checked["code"] == "E_INDEX_INVALID"
+    assert "NaN or infinite" in checked["error"]
+    index.unlink()
+    (shell.home.voices / "amy.pth").write_bytes(b"text")
+    result = CliRunner().invoke(shell.app, ["voices", "check"], obj=Context(home=shell.home))
+    assert result.exit_code == 66
+    assert "amy: unusable: amy.pth (4 bytes) is not a torch file" in result.output
+
+
+def test_rename_and_remove_refuse_while_jobs_need_the_voice(shell: Shell) -> None:
+    shell("import", shell.put(VOICE, "amy.pth"))
+    shell.home.create()
+    queue = Queue.open(shell.home.database)
+    job = queue.submit(new_job(voice="amy"))
+    queue.enqueue(job.id)
+    for command in (["rename", "amy", "eve"], ["remove", "amy"]):
+        with pytest.raises(JobStateConflict, match=r"'amy' is needed by 1 job\(s\) that have not ended \(1\)"):
+            shell("voices", *command)
+    queue.cancel(job.id)
+    queue.close()
+    assert shell("voices", "rename", "amy", "eve") == "amy is eve.pth now\n"
+    assert "eve is in " in shell("voices", "remove", "eve")
+    assert shell.files() == {"voices/.trash/eve/eve.pth"}
+
+
+def test_voice_called_like_a_command_is_shown_by_its_long_form(shell: Shell) -> None:
+    shell("import", shell.put(VOICE, "add.pth"))
+    assert shell.json("voices", "show", "add")[0]["name"] == "add"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rvc_batch.config import Settings
+from rvc_batch.config import LibrarySettings, Settings, WorkerSettings
 from rvc_batch.home import Home
 from rvc_batch.jobs.machine import SLEEP_GAP_S, SleepWatch
 from rvc_batch.jobs.models import JobState
@@ -116,3 +116,20 @@ def test_after_sleep_nobody_is_taken_for_dead_before_a_lease_has_passed(box: tup
     nobody.pass_time(LIMITS.idle_heartbeat)
     supervisor.tick(0)
     assert nobody.rescues == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (Settings(), ""),
+        (Settings(default_voice="amy"), ""),
+        (Settings(worker=WorkerSettings(max_attempts=1)), "the settings changed"),
+        (Settings(library=LibrarySettings(roots=("shelf",))), "the settings changed"),
+    ],
+)
+def test_worker_is_replaced_when_settings_that_it_reads_change(
+    box: tuple[Supervisor, Nobody], settings: Settings, reason: str
+) -> None:
+    supervisor, _ = box
+    supervisor.reload(settings)
+    assert supervisor._retiring == reason

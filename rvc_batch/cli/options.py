@@ -16,5 +16,5 @@ NoiseScale = Annotated[float | None, Option(help="Noise of the prior; 0.66666 as
 DialectName = Annotated[str | None, Option("--dialect", help="rvc-2023, rvc-2026 or applio.")]
 Seams = Annotated[str | None, Option(help="exact, or upstream (its lengths and restarts).")]
 ResampleRate = Annotated[int | None, Option(help="Output rate in Hz; 0 = the voice's own.")]
-OutputFormat = Annotated[str | None, Option("--format", help="wav, wav24, wav32f, flac, flac24, mp3, ogg.")]
+OutputFormat = Annotated[str | None, Option("--format", help="wav, wav24, wav32f, flac, flac24, mp3, ogg, opus, m4a.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]

@@ -21,10 +21,8 @@ import numpy as np
 
 from rvc_batch.engine.filters import FLOAT32, FLOAT64
 from rvc_batch.engine.loudness import EnergyState
-from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.types import AudioInfo, PitchTrack
-from rvc_batch.engine.voice import Voice
-from rvc_batch.version import __version__
 
 RECORD = "record.json"
 
@@ -126,17 +124,6 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str) -> str:
-    """Return a hash of everything the samples of a conversion depend on.
-
-    engine: backend, its precision and the hashes of its content and pitch networks. rules: of the dialect.
-
-    The source and the index are known by size and time of change, which is enough for files that only this program
-    moves.
-    """
-    facts = [settings.to_json(), voice.sha256, engine, rules, __version__]
-    for path in (source, voice.index):
-        if path is not None and path.exists():
-            stat = path.stat()
-            facts += [str(stat.st_size), str(stat.st_mtime_ns)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+def conversion_key(provenance: Provenance, rules: str) -> str:
+    """Return a hash of everything the samples of a conversion depend on. rules: of the dialect."""
+    return hashlib.sha256(f"{provenance.text()}\n{rules}".encode()).hexdigest()

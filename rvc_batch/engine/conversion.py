@@ -28,12 +28,12 @@ from rvc_batch.engine.finishing import Finished, Rendering, encode
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.pitch_windows import track_pitch
 from rvc_batch.engine.preparation import Prepared, prepare, reopen
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.resident_size import ResidentPeak
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import plan_segments, segment_frames, upstream_frames
-from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.space import check_space
-from rvc_batch.engine.tiling import WorkSizes, few_lengths, synthesis_halo, synthesis_tiles
+from rvc_batch.engine.tiling import few_lengths, synthesis_halo, synthesis_tiles
 from rvc_batch.engine.types import (
     F32,
     I64,
@@ -72,12 +72,12 @@ class Request:
     """What one conversion is about.
 
     rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
+    provenance: names the settings, among all else that the tags of the result say.
     """
 
     voice: Voice
-    settings: ConversionSettings
     rules: Dialect
-    sizes: WorkSizes
+    provenance: Provenance
     key: str
     progress: Callable[[Progress], None]
     inspect: Inspect | None
@@ -88,7 +88,8 @@ class Conversion:
 
     def __init__(self, backend: Backend, index: FeatureIndex | None, workspace: Workspace, request: Request) -> None:
         self.backend, self.index, self.workspace = backend, index, workspace
-        self.request, self.voice, self.settings, self.rules = request, request.voice, request.settings, request.rules
+        self.request, self.voice, self.rules = request, request.voice, request.rules
+        self.settings, self.sizes = request.provenance.settings, request.provenance.sizes
         self.progress = request.progress
         self.is_exact = self.settings.seams == "exact"
         self.halo = synthesis_halo(self.voice.config)
@@ -130,7 +131,7 @@ class Conversion:
             peak = finished.peak()
         self._report("encode", prepared.signal.samples, prepared, share=0.5)
         with self.clock.timed("encode"):
-            encode(finished, peak, self.settings, target)
+            encode(finished, peak, self.request.provenance, target)
         return self._summary(prepared, finished, len(segments), started)
 
     def _check_space(self, prepared: Prepared, target: Path) -> None:
@@ -174,7 +175,7 @@ class Conversion:
                     self.backend,
                     prepared.signal,
                     self.rules,
-                    self.request.sizes,
+                    self.sizes,
                     progress=lambda share: self._report("pitch", 0, prepared, share=share),
                 )
             self.backend.release()
@@ -202,7 +203,7 @@ class Conversion:
         if self.request.inspect is not None and segment.index == 0:
             self.request.inspect("phone", inputs.content)
         context = self.rules.pad // HOP_16K
-        hop, size = self.voice.config.hop_samples, self.request.sizes.tile_frames
+        hop, size = self.voice.config.hop_samples, self.sizes.tile_frames
         for tile in synthesis_tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
             with self.clock.timed("synth"):
                 local = inputs.cut(tile.first, tile.last)

@@ -17,6 +17,7 @@ from rvc_batch.engine.audio_io import BLOCK_SAMPLES, BlockWriter, FloatScratch, 
 from rvc_batch.engine.dialect import Quantise, dialect_named
 from rvc_batch.engine.filters import ScratchSignal, resample_blocks
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
 from rvc_batch.engine.types import F32, F64, AudioInfo
 
@@ -91,7 +92,8 @@ class Finished:
         """
         asked = settings.resample_rate or rendering.sample_rate
         self.sample_rate = rate = output_rate(settings.output_format, asked)
-        self.warnings = () if rate == asked else (f"MP3 knows no {asked} Hz: the output has {rate} Hz",)
+        odd = f"{settings.output_format} knows no {asked} Hz: the output has {rate} Hz"
+        self.warnings = () if rate == asked else (odd,)
         if length is None:  # upstream's resampler rounds up
             self.samples = -(-rendering.samples * rate // rendering.sample_rate)
         else:
@@ -124,19 +126,20 @@ def source_envelope(signal: ScratchSignal) -> F64:
     return meter.envelope()
 
 
-def encode(finished: Finished, peak: float, settings: ConversionSettings, target: Path) -> None:
+def encode(finished: Finished, peak: float, provenance: Provenance, target: Path) -> None:
     """Scale a too loud signal to 0.99 and write the file.
 
     Args:
         peak: of `finished`.
+        provenance: goes into the tags; its settings choose format and rounding.
 
     Raises:
         DiskFull: no space left.
     """
-    gain = loudness.output_gain(peak)
+    gain, settings = loudness.output_gain(peak), provenance.settings
     subtype = OUTPUT_FORMATS[settings.output_format][2]
     quantise = dialect_named(settings.dialect).quantise
-    writer = BlockWriter(target, settings.output_format, finished.sample_rate, finished.samples)
+    writer = BlockWriter(target, settings.output_format, finished.sample_rate, finished.samples, provenance=provenance)
     try:
         for block in finished.blocks():
             if quantise is Quantise.INT16 and subtype == "PCM_16":

@@ -18,7 +18,7 @@ from rvc_batch.errors import SettingsInvalid
 
 PITCH_METHODS = ("rmvpe",)
 SEAMS = ("exact", "upstream")
-# name → (suffix, soundfile format, subtype)
+# name → (suffix, container, codec) as soundfile calls them; MP4 is PyAV's
 OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "wav": (".wav", "WAV", "PCM_16"),
     "wav24": (".wav", "WAV", "PCM_24"),
@@ -27,6 +27,8 @@ OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "flac24": (".flac", "FLAC", "PCM_24"),
     "mp3": (".mp3", "MP3", "MPEG_LAYER_III"),
     "ogg": (".ogg", "OGG", "VORBIS"),
+    "opus": (".opus", "OGG", "OPUS"),
+    "m4a": (".m4a", "MP4", "AAC"),
 }
 SETTINGS_VERSION = 1
 

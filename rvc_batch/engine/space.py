@@ -15,8 +15,8 @@ from rvc_batch.errors import DiskFull
 
 MARGIN = 1.2
 SMALLEST = 1 << 20  # bytes: headers, records, and what others write meanwhile
-# Of one encoded sample. FLAC can be a little larger than PCM; MP3 and Vorbis stay below 320 kbit/s at 32 kHz.
-_WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "MPEG_LAYER_III": 2, "VORBIS": 2}
+# Of one encoded sample. FLAC can be a little larger than PCM; the lossy ones stay below 320 kbit/s at 32 kHz.
+_WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "MPEG_LAYER_III": 2, "VORBIS": 2, "OPUS": 2, "AAC": 2}
 
 
 def check_space(target: Path, scratch: Path, *, seconds: float, rates: tuple[int, int], output_format: str) -> None:

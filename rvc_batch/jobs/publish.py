@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rvc_batch.errors import OutputInvalid
+from rvc_batch.errors import InputError, OutputInvalid, SourceGone
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.failpoints import (
     PUBLISH_FOLDER,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from rvc_batch.jobs.queue import Taken
 
 TEMP_FOLDER = ".rvc-batch-tmp"
-VERIFY_FRAMES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -181,15 +180,16 @@ def _holds(path: Path, sealed: Sealed) -> bool:
 
 def _verify(temp: Path, report: ConversionReport) -> None:
     import numpy as np
-    import soundfile
+
+    from rvc_batch.engine.decoding import open_audio
 
     try:
-        with soundfile.SoundFile(temp) as file:
-            rate, samples, is_finite = file.samplerate, 0, True
-            for block in file.blocks(VERIFY_FRAMES, dtype="float32", always_2d=True):
+        with open_audio(temp) as file:
+            rate, samples, is_finite = file.sample_rate, 0, True
+            for block in file.blocks():
                 samples += len(block)
                 is_finite = is_finite and bool(np.isfinite(block).all())
-    except soundfile.LibsndfileError as e:
+    except (InputError, SourceGone) as e:
         raise OutputInvalid(f"the result cannot be read back ({e}); it is rendered again") from e
     if (samples, rate) != (report.samples_out, report.rate_out):
         raise OutputInvalid(

@@ -45,6 +45,10 @@ def convert(
     seams: options.Seams = None,
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
+    channels: options.Channels = None,
+    loudness_lufs: options.LoudnessLufs = None,
+    gate_db: options.GateDb = None,
+    effects: options.Effects = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     memory_limit: Annotated[str | None, Option(help="Such as '2 GB'; as configured for the worker, else none.")] = None,
     precision: Annotated[str | None, Option(help="float32, float16 or bfloat16; half precision is for GPUs.")] = None,
@@ -71,6 +75,10 @@ def convert(
         "seams": seams,
         "resample_rate": resample_rate,
         "output_format": output_format,
+        "channels": channels,
+        "loudness_lufs": loudness_lufs,
+        "gate_db": gate_db,
+        "effects": effects,
     }
     settings = context.settings.conversion_settings().with_changes(
         **{k: v for k, v in changes.items() if v is not None}

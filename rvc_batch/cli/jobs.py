@@ -151,6 +151,10 @@ def add(
     seams: options.Seams = None,
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
+    channels: options.Channels = None,
+    loudness_lufs: options.LoudnessLufs = None,
+    gate_db: options.GateDb = None,
+    effects: options.Effects = None,
     json: options.AsJson = False,
 ) -> None:
     """Copy files into the inbox, whole or not at all; works with the daemon down, too."""
@@ -170,6 +174,10 @@ def add(
         "seams": seams,
         "resample_rate": resample_rate,
         "output_format": output_format,
+        "channels": channels,
+        "loudness_lufs": loudness_lufs,
+        "gate_db": gate_db,
+        "effects": effects,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     voices = ModelStore(models=home.models, voices=home.voices, cache=home.cache).voice_names()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from rvc_batch.engine.decoding import BLOCK_SAMPLES, AudioReader, mono, open_audio
+from rvc_batch.engine.decoding import BLOCK_SAMPLES, AudioReader, Pick, mono, open_audio
 from rvc_batch.engine.filters import FLOAT32, ScratchSignal, resample_blocks
 from rvc_batch.engine.media_kinds import INSTALL_MEDIA, has_media
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
@@ -45,11 +45,16 @@ class DecodedSource:
     warnings: list[str] = field(default_factory=list)
 
 
-def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedSource:
-    """Decode, downmix and resample `source` to mono 16 kHz float32 in the file `scratch`.
+def decode_to_scratch(
+    source: Path, scratch: Path, min_samples: int, *, pick: Pick = mono, rate_out: int = SAMPLE_RATE_16K
+) -> DecodedSource:
+    """Decode `source`, make one channel of it and resample that to float32 in the file `scratch`.
 
-    The signal has exactly round(n · 16 000 / rate) samples, padded with silence to `min_samples`. Samples that are not
-    finite become 0 and are counted.
+    The signal has exactly round(n · rate_out / rate) samples, padded with silence to `min_samples`. Samples that are
+    not finite become 0 and are counted.
+
+    Args:
+        pick: which channel, or the mean of all.
 
     Raises:
         SourceGone, InputUnreadable, InputEmpty, InputNotAudio, FormatNeedsFfmpeg, InputRate, InputNoAudio,
@@ -57,18 +62,18 @@ def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedS
     """
     with open_audio(source) as audio:
         rate, kind = audio.sample_rate, audio.format
-        decoder = _Decoder(audio)
+        decoder = _Decoder(audio, pick)
         peak = 0.0
         written = 0
         try:
             with scratch.open("wb") as out:
-                for block in resample_blocks(decoder.mono_blocks(), rate, SAMPLE_RATE_16K):
-                    wanted = round(decoder.frames * SAMPLE_RATE_16K / rate) - written
+                for block in resample_blocks(decoder.blocks(), rate, rate_out):
+                    wanted = round(decoder.frames * rate_out / rate) - written
                     kept = block[: max(wanted, 0)] if decoder.is_finished else block
                     peak = max(peak, float(np.abs(kept).max(initial=0.0)))
                     out.write(np.ascontiguousarray(kept, FLOAT32).tobytes())
                     written += kept.size
-                samples = round(decoder.frames * SAMPLE_RATE_16K / rate)
+                samples = round(decoder.frames * rate_out / rate)
                 if decoder.frames == 0:
                     raise InputNoAudio(f"{source.name} is a valid {kind} file with no samples in it")
                 length = max(samples, min_samples)
@@ -81,17 +86,17 @@ def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedS
 
 
 class _Decoder:
-    """Reads mono blocks and counts what it saw."""
+    """Reads blocks of one channel and counts what it saw in all of them."""
 
-    def __init__(self, audio: AudioReader) -> None:
-        self._audio = audio
+    def __init__(self, audio: AudioReader, pick: Pick) -> None:
+        self._audio, self._pick = audio, pick
         self.frames = 0
         self.is_finished = False
         self._not_finite = 0
         self._clipped = 0
 
-    def mono_blocks(self) -> Iterator[F32]:
-        """Yield the mean of all channels, block by block."""
+    def blocks(self) -> Iterator[F32]:
+        """Yield the channel, block by block."""
         for block in self._audio.blocks():
             self.frames += block.shape[0]
             is_finite = np.isfinite(block)
@@ -99,7 +104,7 @@ class _Decoder:
                 self._not_finite += int(block.size - is_finite.sum())
                 block = np.where(is_finite, block, np.float32(0))
             self._clipped += int((np.abs(block) >= 1.0).sum())
-            yield mono(block)
+            yield self._pick(block)
         self.is_finished = True
 
     def warnings(self) -> list[str]:

@@ -50,10 +50,16 @@ class Workspace:
         self.filtered = folder / "filtered.f64"
         self.signal = folder / "signal.f32"
         self.envelope = folder / "envelope.npy"
+        self.levels = folder / "levels.npy"
+        self.sides = folder / "sides.f32"
         self.pitch = folder / "f0.npy"
         self.rendered = folder / "rendered.f32"
         self._energies = folder / "energies.f64"
         self._energies_saved = 0
+
+    def channel(self, number: int) -> Workspace:
+        """Return the folder of one channel inside this one."""
+        return Workspace(self.folder / f"channel-{number}")
 
     def load(self, key: str) -> Record | None:
         """Return the record of an interrupted run of the same conversion, else None and an empty folder."""
@@ -84,7 +90,8 @@ class Workspace:
         )
         if self.rendered.stat().st_size < FLOAT32.itemsize * found.rendered_samples or energies.size < n_blocks:
             raise KeyError("samples of the record are missing")
-        if not self.envelope.is_file() or (found.segments_done <= len(found.cuts) and not self.signal.is_file()):
+        has_measures = self.envelope.is_file() and self.levels.is_file()
+        if not has_measures or (found.segments_done <= len(found.cuts) and not self.signal.is_file()):
             raise KeyError("files of the record are missing")
         return found
 

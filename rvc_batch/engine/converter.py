@@ -20,6 +20,7 @@ from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Workspace, conversion_key
 from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress, Request
 from rvc_batch.engine.dialect import Dialect, dialect_named
+from rvc_batch.engine.effects import check_effects
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
@@ -101,6 +102,7 @@ class Converter:
                 f"{voice.config.n_speakers - 1}"
             )
         check_output_format(settings.output_format)
+        check_effects(settings.effects)
         self._scratch.mkdir(parents=True, exist_ok=True)
         place = Workspace(workspace or Path(tempfile.mkdtemp(prefix="convert-", dir=self._scratch)))
         is_done = False

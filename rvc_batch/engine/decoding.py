@@ -6,7 +6,7 @@ allocated for them, and lengths come from what was decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -150,7 +150,28 @@ def _looks_like(head: bytes) -> str:
     return known or ("text" if all(byte >= 32 or byte in (9, 10, 13) for byte in head) else "unknown data")
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# What is made of the channels: [n] of [n, channels].
+
+Pick = Callable[[F32], F32]
+
+
 def mono(block: F32) -> F32:
-    """Return the mean of all channels, [n] of [n, channels]."""
+    """Return the mean of all channels."""
     mean: F32 = block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
     return mean
+
+
+def left(block: F32) -> F32:
+    """Return the first channel."""
+    return block[:, 0]
+
+
+def right(block: F32) -> F32:
+    """Return the second channel."""
+    return block[:, 1]
+
+
+def side(block: F32) -> F32:
+    """Return half of the difference: what the mean of two channels lacks."""
+    return (block[:, 0] - block[:, 1]) / np.float32(2)

@@ -43,7 +43,7 @@ class MediaReader:
         self._name = source.name
         with contextlib.ExitStack() as opened:
             try:
-                container = opened.enter_context(
+                container: Any = opened.enter_context(
                     av.open(
                         f"file:{source.absolute()}",
                         format=kind.demuxer,
@@ -70,7 +70,9 @@ class MediaReader:
         is_said = kind.demuxer == "mov" and stream.duration and stream.time_base  # elsewhere it is an estimate
         self.promised = round(stream.duration * stream.time_base * self.sample_rate) if is_said else 0
         tracks = len(container.streams.audio)
-        self.warnings = (f"{tracks} tracks of audio, number {stream.index} is used",) if tracks > 1 else ()
+        self.warnings: tuple[str, ...] = (
+            (f"{tracks} tracks of audio, number {stream.index} is used",) if tracks > 1 else ()
+        )
 
     def blocks(self) -> Iterator[F32]:
         """Yield the audio; see `decoding.AudioReader`. A frame of FFmpeg is too small to be worth a round."""

@@ -185,16 +185,20 @@ def _verify(temp: Path, report: ConversionReport) -> None:
 
     try:
         with open_audio(temp) as file:
-            rate, samples, is_finite = file.sample_rate, 0, True
+            found, samples, is_finite = (file.sample_rate, file.channels), 0, True
             for block in file.blocks():
                 samples += len(block)
                 is_finite = is_finite and bool(np.isfinite(block).all())
     except (InputError, SourceGone) as e:
         raise OutputInvalid(f"the result cannot be read back ({e}); it is rendered again") from e
-    if (samples, rate) != (report.samples_out, report.rate_out):
+    expected = (report.samples_out, report.rate_out, report.channels_out)
+    if (samples, *found) != expected:
         raise OutputInvalid(
-            f"the result holds {samples} samples at {rate} Hz, expected {report.samples_out} at {report.rate_out} Hz; "
-            "it is rendered again"
+            f"the result holds {_shape(samples, *found)}, expected {_shape(*expected)}; it is rendered again"
         )
     if not is_finite:
         raise OutputInvalid("the result holds samples that are not finite; it is rendered again")
+
+
+def _shape(samples: int, rate: int, channels: int) -> str:
+    return f"{samples} samples at {rate} Hz" + (f" in {channels} channels" if channels != 1 else "")

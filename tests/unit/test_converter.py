@@ -305,12 +305,14 @@ def test_warm_up_meets_what_a_job_meets(
     assert reads == [path]
 
 
-@pytest.mark.parametrize("damage", ["record.json", "rendered.f32", "energies.f64", "signal.f32", "envelope.npy"])
+@pytest.mark.parametrize(
+    "damage", ["record.json", "rendered.f32", "energies.f64", "signal.f32", "envelope.npy", "levels.npy"]
+)
 def test_a_damaged_workspace_costs_time_and_nothing_else(tmp_path: Path, damage: str) -> None:
     wave = speechlike(8_000, 8_000 * 60)
     whole, _, _ = convert(tmp_path, wave, 8_000)
     interrupted(tmp_path, wave, 8_000, 30)
-    if damage in ("signal.f32", "envelope.npy"):
+    if damage in ("signal.f32", "envelope.npy", "levels.npy"):
         (tmp_path / "work" / damage).unlink()
     else:
         (tmp_path / "work" / damage).write_bytes(b"{")

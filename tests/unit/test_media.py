@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,21 @@ def test_a_file_is_opened_as_what_it_begins_as_and_never_fetches_another(tmp_pat
 def test_absurd_channels_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_media(tmp_path / "a.m4a", "m4a", tone()[:, None] * [1, 1])
     monkeypatch.setattr(media, "MAX_CHANNELS", 1)
+    original = media.av.open
+
+    class Undecoded:
+        """A container of which nobody asks for a frame."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.streams = original(*arguments, **options).streams
+
+        def __enter__(self) -> Undecoded:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(media.av, "open", Undecoded)
     with pytest.raises(InputNotAudio, match=r"a\.m4a claims 2 channels, expected 1 at most"):
         open_audio(path)
 
@@ -147,7 +163,8 @@ def test_cut_media_files_are_short_until_they_have_grown(tmp_path: Path, kind: s
         return found.completeness
 
     assert state(len(data)) is Completeness.WHOLE
-    for length in (16, 40, 200, len(data) // 3, len(data) // 2, len(data) - 1):
+    before_the_index = [data.index(b"moov") - 4] if b"moov" in data else []  # all boxes whole, the last one to come
+    for length in (16, 40, 200, len(data) // 3, len(data) // 2, len(data) - 1, *before_the_index):
         assert state(length) is Completeness.SHORT, length
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rvc_batch.engine.precision import FULL, Precision
-from rvc_batch.errors import SettingsInvalid, VoiceNotChosen
+from rvc_batch.errors import CannotRenderAgain, SettingsInvalid, VoiceNotChosen
 
 if TYPE_CHECKING:
     from rvc_batch.config import Home
     from rvc_batch.engine.converter import Analysis, Progress
+    from rvc_batch.engine.provenance import Provenance
     from rvc_batch.engine.settings import ConversionSettings
     from rvc_batch.engine.types import ConversionReport, PitchTrack
     from rvc_batch.engine.voice import Voice
@@ -67,13 +69,75 @@ def convert(
     store = _store(at)
     chosen = _voice(store, voice, index)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=precision)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    partial = _partial(target)
     report = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit).convert(
         source, partial, voice=chosen, settings=settings, progress=progress
     )
     partial.replace(target)
     return report
+
+
+@dataclass(frozen=True)
+class RenderedAgain:
+    """What `render_again` did. is_identical: every byte is that of the first result."""
+
+    target: Path
+    source: Path
+    is_identical: bool
+    report: ConversionReport
+
+
+def render_again(
+    result: Path | str,
+    target: Path | str | None = None,
+    *,
+    source: Path | str | None = None,
+    voice: str = "",
+    index: Path | None = None,
+    home: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> RenderedAgain:
+    """Make a result again from what its own tags say.
+
+    Args:
+        target: None puts it beside the result, with " (again)" in its name.
+        source: None looks for it by its content, in processed/, failed/ and the inbox.
+        voice, index: as in `convert`, where the voice has another name now; they must be the same files.
+
+    Raises:
+        TagsMissing: the result does not say what it was made from. CannotRenderAgain: something it was made with is not
+        here any more; the sentence says what. InputError, ModelError, EnvironmentFault, SettingsInvalid: as `convert`.
+    """
+    from rvc_batch.config import locate_home
+    from rvc_batch.engine.backend import open_backend
+    from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.decoding import open_audio
+    from rvc_batch.engine.provenance import Provenance, digest
+
+    result = Path(result)
+    target = result.with_name(f"{result.stem} (again){result.suffix}") if target is None else Path(target)
+    if target.exists() and not overwrite:
+        raise SettingsInvalid(f"{target} is there already; choose another name, or replace it with --force")
+    with open_audio(result) as audio:
+        made = Provenance.read(audio.comment, result.name)
+    at = locate_home(home)
+    found = _source_of(made, at, None if source is None else Path(source))
+    store = _store(at)
+    chosen = _same_voice(made, _voice(store, voice or made.voice, index))
+    engine = open_backend(made.backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=made.precision)
+    if engine.networks_sha256 != made.networks_sha256:
+        raise CannotRenderAgain(
+            f"the content and pitch networks in {at.models} are not those that {result.name} was made with; bring back "
+            "the ones with the hashes in its tags"
+        )
+    partial = _partial(target)
+    report = Converter(engine, scratch=_scratch(at), sizes=made.sizes).convert(
+        found, partial, voice=chosen, settings=made.settings, source_name=made.source.name, progress=progress
+    )
+    is_identical = digest(partial) == digest(result)
+    partial.replace(target)
+    return RenderedAgain(target, found, is_identical, report)
 
 
 def pitch(
@@ -134,6 +198,54 @@ def _voice(store: ModelStore, voice: str, index: Path | None) -> Voice:
     if len(names) == 1:
         return store.voice(names[0], index=index)
     raise VoiceNotChosen(f"no voice was named and there are {len(names)} in the library; use --voice NAME or FILE.pth")
+
+
+def _partial(target: Path) -> Path:
+    """Return the hidden name beside `target` under which it is written; its folder is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+
+
+def _source_of(made: Provenance, home: Home, given: Path | None) -> Path:
+    """Return the file that a result was made from, told by its content."""
+    from rvc_batch.engine.provenance import Source, digest
+
+    wanted = made.source
+    if given is not None:
+        if Source.of(given).sha256 != wanted.sha256:
+            raise CannotRenderAgain(
+                f"{given} is not the source of this result: that was {wanted.name}, {wanted.size} bytes, SHA-256 "
+                f"{wanted.sha256}"
+            )
+        return given
+    files = (p for folder in (home.processed, home.failed, home.inbox) for p in sorted(folder.rglob("*")))
+    for path in files:
+        if path.is_file() and path.stat().st_size == wanted.size and digest(path) == wanted.sha256:
+            return path
+    raise CannotRenderAgain(
+        f"the source {wanted.name} ({wanted.size} bytes, SHA-256 {wanted.sha256}) is neither in {home.processed} "
+        f"nor in {home.failed} nor in {home.inbox}; say where it is with --source"
+    )
+
+
+def _same_voice(made: Provenance, voice: Voice) -> Voice:
+    """Return the voice as the result was made with it: under that name, with the same index or without one."""
+    from rvc_batch.engine.provenance import digest
+
+    if voice.sha256 != made.voice_sha256:
+        raise CannotRenderAgain(
+            f"the voice {voice.name} is another one now: its file has the SHA-256 {voice.sha256}, the result was made "
+            f"with {made.voice_sha256}; bring that file back, or name it with --voice FILE.pth"
+        )
+    voice = replace(voice, name=made.voice)
+    if not made.index_sha256:
+        return replace(voice, index=None)
+    if voice.index is None or digest(voice.index) != made.index_sha256:
+        raise CannotRenderAgain(
+            f"the index of voice {voice.name} is {voice.index or 'missing'}, the result was made with one of the "
+            f"SHA-256 {made.index_sha256}; bring it back, or name it with --index FILE"
+        )
+    return voice
 
 
 def _format_of(target: Path, default: str) -> str:

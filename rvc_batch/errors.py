@@ -8,7 +8,9 @@
     │   ├── InputTruncated         E_INPUT_TRUNCATED
     │   ├── InputUnreadable        E_INPUT_UNREADABLE
     │   ├── InputRate              E_INPUT_RATE
-    │   └── FormatNeedsFfmpeg      E_FORMAT_NEEDS_FFMPEG
+    │   ├── InputChannels          E_INPUT_CHANNELS
+    │   ├── FormatNeedsFfmpeg      E_FORMAT_NEEDS_FFMPEG
+    │   └── TagsMissing            E_TAGS_MISSING
     ├── ConfigError                settings, sidecars, options                   never retried
     │   ├── SettingsInvalid        E_CONFIG
     │   ├── SidecarInvalid         E_CONFIG_SIDECAR
@@ -34,6 +36,7 @@
     ├── OutputInvalid              E_OUTPUT_INVALID                              retried with delay
     ├── SourceGone                 E_SOURCE_GONE                                 never retried
     ├── SourceChanged              E_SOURCE_CHANGED                              retried with delay
+    ├── CannotRenderAgain          E_RENDER_AGAIN                                never retried
     ├── JobNotFound                E_JOB_NOT_FOUND
     ├── JobStateConflict           E_JOB_STATE
     ├── DaemonRunning              E_DAEMON_RUNNING
@@ -114,10 +117,22 @@ class InputRate(InputError):
     code = "E_INPUT_RATE"
 
 
+class InputChannels(InputError):
+    """The file has more channels than were asked to be kept."""
+
+    code = "E_INPUT_CHANNELS"
+
+
 class FormatNeedsFfmpeg(InputError):
     """The container is known but libsndfile cannot decode it."""
 
     code = "E_FORMAT_NEEDS_FFMPEG"
+
+
+class TagsMissing(InputError):
+    """The file does not say what it was made from."""
+
+    code = "E_TAGS_MISSING"
 
 
 class ConfigError(RvcBatchError):
@@ -272,6 +287,13 @@ class SourceChanged(RvcBatchError):
     """The source file changed while it was read."""
 
     code = "E_SOURCE_CHANGED"
+
+
+class CannotRenderAgain(RvcBatchError):
+    """What a result was made with or from is not what is here now."""
+
+    code = "E_RENDER_AGAIN"
+    retry = RetryClass.NEVER
 
 
 class JobNotFound(RvcBatchError):

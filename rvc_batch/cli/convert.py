@@ -1,4 +1,4 @@
-"""`rvc-batch convert` and `rvc-batch pitch`: the engine without the queue."""
+"""`rvc-batch convert`, `render-again` and `pitch`: the engine without the queue."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ FRAMES_PER_SECOND = 100  # of f0
 def register(app: typer.Typer) -> None:
     """Add the commands to the tree."""
     app.command()(convert)
+    app.command("render-again")(render_again)
     app.command()(pitch)
 
 
@@ -44,6 +45,10 @@ def convert(
     seams: options.Seams = None,
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
+    channels: options.Channels = None,
+    loudness_lufs: options.LoudnessLufs = None,
+    gate_db: options.GateDb = None,
+    effects: options.Effects = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     memory_limit: Annotated[str | None, Option(help="Such as '2 GB'; as configured for the worker, else none.")] = None,
     precision: Annotated[str | None, Option(help="float32, float16 or bfloat16; half precision is for GPUs.")] = None,
@@ -71,6 +76,10 @@ def convert(
         "seams": seams,
         "resample_rate": resample_rate,
         "output_format": output_format,
+        "channels": channels,
+        "loudness_lufs": loudness_lufs,
+        "gate_db": gate_db,
+        "effects": effects,
     }
     chosen = voice or context.settings.default_voice
     preset = Presets(voices=context.home.voices).of_voice(chosen) if chosen and not chosen.endswith(".pth") else None
@@ -96,6 +105,44 @@ def convert(
             progress=bar.update,
         )
     _print_report(report, target, json=json)
+
+
+def render_again(
+    ctx: typer.Context,
+    result: Annotated[Path, typer.Argument(metavar="FILE", help="A result of rvc-batch, with its tags.")],
+    source: Annotated[Path | None, Option(help="Its source; else it is looked for by its content.")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="File to write; else FILE (again).")] = None,
+    voice: Annotated[str, Option(help="The same voice, if it has another name now; or its .pth file.")] = "",
+    index: Annotated[Path | None, Option(help="The same index, if it does not lie beside the voice.")] = None,
+    force: Annotated[bool, Option(help="Replace the file to write if it is there.")] = False,
+    json: options.AsJson = False,
+) -> None:
+    """Make a result again from its own tags, and compare. Ends with 1 if the bytes differ."""
+    import rvc_batch
+
+    context: Context = ctx.obj
+    with _ProgressBar(is_shown=sys.stderr.isatty() and not json) as bar:
+        again = rvc_batch.render_again(
+            result,
+            output,
+            source=source,
+            voice=voice,
+            index=index,
+            home=context.home.root,
+            overwrite=force,
+            progress=bar.update,
+        )
+    if json:
+        facts = dataclasses.asdict(again.report)
+        typer.echo(
+            as_json(**facts, output=str(again.target), source=str(again.source), is_identical=again.is_identical)
+        )
+    else:
+        same = "the same bytes as" if again.is_identical else "not the same bytes as"
+        typer.echo(f"{again.target}: {same} {result}")
+    if not again.is_identical:
+        typer.echo("another machine, or other versions of the libraries, rendered the first one", err=True)
+        raise typer.Exit(1)
 
 
 def pitch(

@@ -151,6 +151,10 @@ def add(
     seams: options.Seams = None,
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
+    channels: options.Channels = None,
+    loudness_lufs: options.LoudnessLufs = None,
+    gate_db: options.GateDb = None,
+    effects: options.Effects = None,
     json: options.AsJson = False,
 ) -> None:
     """Copy files into the inbox, whole or not at all; works with the daemon down, too."""
@@ -172,6 +176,10 @@ def add(
         "seams": seams,
         "resample_rate": resample_rate,
         "output_format": output_format,
+        "channels": channels,
+        "loudness_lufs": loudness_lufs,
+        "gate_db": gate_db,
+        "effects": effects,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     voices = ModelStore.of(home, context.settings.library.folders(home)).voice_names()

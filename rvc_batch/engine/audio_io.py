@@ -1,7 +1,6 @@
 """Audio files in and out, in blocks: decode to mono 16 kHz scratch, encode from float32 scratch.
 
-libsndfile does the codecs. Nothing here holds more than a block, and no header is trusted: lengths come from what was
-decoded.
+Nothing here holds more than a block. What opens and decodes a file is in `decoding`.
 """
 
 from __future__ import annotations
@@ -11,49 +10,30 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 
+from rvc_batch.engine.decoding import BLOCK_SAMPLES, AudioReader, Pick, mono, open_audio
 from rvc_batch.engine.filters import FLOAT32, ScratchSignal, resample_blocks
+from rvc_batch.engine.media_kinds import INSTALL_MEDIA, has_media
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
+from rvc_batch.engine.ogg_serial import fix_serial
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.settings import OUTPUT_FORMATS
 from rvc_batch.engine.types import F32, I16, AudioInfo
-from rvc_batch.errors import (
-    DiskFull,
-    FormatNeedsFfmpeg,
-    InputEmpty,
-    InputNoAudio,
-    InputNotAudio,
-    InputRate,
-    InputTruncated,
-    InputUnreadable,
-    OutputInvalid,
-    SourceGone,
-)
+from rvc_batch.errors import DiskFull, ExtraMissing, InputNoAudio, OutputInvalid
+from rvc_batch.version import __version__
 
-BLOCK_SAMPLES = 1 << 17  # of all channels together, while decoding
-RATE_RANGE_HZ = (4_000, 768_000)
-MP3_RATES_HZ = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+# The rates a codec knows; the others take any. Opus decodes to any of its rates, and is written at one of them.
+KNOWN_RATES_HZ = {
+    "mp3": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+    "opus": (8_000, 12_000, 16_000, 24_000, 48_000),
+    "m4a": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000),
+}
 SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
 RIFF_LIMIT_BYTES = 0xFFFF_0000  # a WAV beyond this becomes RF64
-
-# What a file that is not audio starts with, for the sentence in the error.
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x89PNG", "a PNG picture"),
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"<!DOCTYPE", "an HTML page"),
-    (0, b"<html", "an HTML page"),
-)
-_FFMPEG_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (4, b"ftyp", "an MPEG-4 container (m4a, mp4, mov)"),
-    (0, b"\x30\x26\xb2\x75", "a Windows Media file"),
-    (0, b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
-    (0, b"\xff\xf1", "a raw AAC stream"),
-    (0, b"\xff\xf9", "a raw AAC stream"),
-)
 
 
 @dataclass
@@ -65,119 +45,78 @@ class DecodedSource:
     warnings: list[str] = field(default_factory=list)
 
 
-def decode_to_scratch(source: Path, scratch: Path, min_samples: int) -> DecodedSource:
-    """Decode, downmix and resample `source` to mono 16 kHz float32 in the file `scratch`.
+def decode_to_scratch(
+    source: Path, scratch: Path, min_samples: int, *, pick: Pick = mono, rate_out: int = SAMPLE_RATE_16K
+) -> DecodedSource:
+    """Decode `source`, make one channel of it and resample that to float32 in the file `scratch`.
 
-    The signal has exactly round(n · 16 000 / rate) samples, padded with silence to `min_samples`. Samples that are not
-    finite become 0 and are counted.
+    The signal has exactly round(n · rate_out / rate) samples, padded with silence to `min_samples`. Samples that are
+    not finite become 0 and are counted.
+
+    Args:
+        pick: which channel, or the mean of all.
 
     Raises:
         SourceGone, InputUnreadable, InputEmpty, InputNotAudio, FormatNeedsFfmpeg, InputRate, InputNoAudio,
         InputTruncated, DiskFull.
     """
-    with _open_for_reading(source) as audio:
-        rate, channels, promised, kind = audio.samplerate, audio.channels, audio.frames, audio.format
-        if not RATE_RANGE_HZ[0] <= rate <= RATE_RANGE_HZ[1]:
-            raise InputRate(
-                f"{source.name} claims {rate} Hz, expected {RATE_RANGE_HZ[0]} to {RATE_RANGE_HZ[1]} Hz; the header is "
-                "damaged or this is not audio"
-            )
-        decoder = _Decoder(audio, source.name)
+    with open_audio(source) as audio:
+        rate, kind = audio.sample_rate, audio.format
+        decoder = _Decoder(audio, pick)
         peak = 0.0
         written = 0
         try:
             with scratch.open("wb") as out:
-                for block in resample_blocks(decoder.mono_blocks(), rate, SAMPLE_RATE_16K):
-                    wanted = round(decoder.frames * SAMPLE_RATE_16K / rate) - written
+                for block in resample_blocks(decoder.blocks(), rate, rate_out):
+                    wanted = round(decoder.frames * rate_out / rate) - written
                     kept = block[: max(wanted, 0)] if decoder.is_finished else block
                     peak = max(peak, float(np.abs(kept).max(initial=0.0)))
                     out.write(np.ascontiguousarray(kept, FLOAT32).tobytes())
                     written += kept.size
-                samples = round(decoder.frames * SAMPLE_RATE_16K / rate)
+                samples = round(decoder.frames * rate_out / rate)
                 if decoder.frames == 0:
                     raise InputNoAudio(f"{source.name} is a valid {kind} file with no samples in it")
                 length = max(samples, min_samples)
                 out.truncate(length * FLOAT32.itemsize)
         except OSError as e:
             raise disk_error(e, scratch) from e
-    warnings = decoder.warnings(promised)
-    info = AudioInfo(sample_rate=rate, channels=channels, frames=decoder.frames, peak=peak, format=kind)
+        warnings = decoder.warnings()
+        info = AudioInfo(sample_rate=rate, channels=audio.channels, frames=decoder.frames, peak=peak, format=kind)
     return DecodedSource(info, ScratchSignal(scratch, length, FLOAT32), warnings)
 
 
 class _Decoder:
-    """Reads mono blocks and counts what it saw."""
+    """Reads blocks of one channel and counts what it saw in all of them."""
 
-    def __init__(self, audio: sf.SoundFile, name: str) -> None:
-        self._audio, self._name = audio, name
+    def __init__(self, audio: AudioReader, pick: Pick) -> None:
+        self._audio, self._pick = audio, pick
         self.frames = 0
         self.is_finished = False
         self._not_finite = 0
         self._clipped = 0
 
-    def mono_blocks(self) -> Iterator[F32]:
-        """Yield the mean of all channels, block by block."""
-        size = max(BLOCK_SAMPLES // self._audio.channels, 1)
-        while True:
-            try:
-                block = self._audio.read(size, dtype="float32", always_2d=True)
-            except sf.LibsndfileError as e:
-                at = self.frames / self._audio.samplerate
-                raise InputTruncated(
-                    f"{self._name} stops decoding after {at:.2f} s ({e.error_string}); copy it again"
-                ) from e
-            if block.shape[0] == 0:
-                self.is_finished = True
-                return
+    def blocks(self) -> Iterator[F32]:
+        """Yield the channel, block by block."""
+        for block in self._audio.blocks():
             self.frames += block.shape[0]
             is_finite = np.isfinite(block)
             if not is_finite.all():
                 self._not_finite += int(block.size - is_finite.sum())
                 block = np.where(is_finite, block, np.float32(0))
             self._clipped += int((np.abs(block) >= 1.0).sum())
-            yield block.mean(axis=1, dtype=np.float32) if block.shape[1] > 1 else block[:, 0]
+            yield self._pick(block)
+        self.is_finished = True
 
-    def warnings(self, promised: int) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return sentences on what was odd."""
-        found = []
+        found = list(self._audio.warnings)
         if self._not_finite:
             found.append(f"{self._not_finite} samples were not finite and became silence")
-        if 0 < self.frames < promised < 2**62:
-            found.append(f"the header promises {promised} frames, the file holds {self.frames}")
+        if 0 < self.frames < self._audio.promised:
+            found.append(f"the header promises {self._audio.promised} frames, the file holds {self.frames}")
         if self._clipped:
             found.append(f"{self._clipped} samples are at or above full scale")
         return found
-
-
-def _open_for_reading(source: Path) -> sf.SoundFile:
-    try:
-        size = source.stat().st_size
-        with source.open("rb") as f:
-            head = f.read(64)
-    except FileNotFoundError as e:
-        raise SourceGone(f"{source} is not there any more") from e
-    except OSError as e:
-        raise InputUnreadable(f"{source} cannot be read: {e.strerror}; check its permissions") from e
-    if size == 0:
-        raise InputEmpty(f"{source.name} has no bytes; copy it again")
-    try:
-        return sf.SoundFile(source)
-    except (sf.LibsndfileError, TypeError) as e:
-        looks_like = _looks_like(head, _FFMPEG_SIGNATURES)
-        if looks_like:
-            raise FormatNeedsFfmpeg(
-                f"{source.name} is {looks_like}, which libsndfile cannot decode; convert it to WAV or FLAC first"
-            ) from e
-        looks_like = _looks_like(head, _SIGNATURES) or ("text" if _is_text(head) else "unknown data")
-        raise InputNotAudio(f"{source.name} is not audio: it looks like {looks_like} ({size} bytes)") from e
-
-
-def _looks_like(head: bytes, signatures: tuple[tuple[int, bytes, str], ...]) -> str | None:
-    return next((text for at, magic, text in signatures if head[at : at + len(magic)] == magic), None)
-
-
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 32 or byte in (9, 10, 13) for byte in head)
 
 
 class FloatScratch:
@@ -224,38 +163,93 @@ class FloatScratch:
 
 
 class BlockWriter:
-    """Encodes a mono stream into one file; WAV becomes RF64 when it would not fit."""
+    """Encodes a stream of `channels` channels into one file; WAV becomes RF64 when it would not fit.
 
-    def __init__(self, path: Path, output_format: str, sample_rate: int, samples: int) -> None:
+    Tags go in before the first sample, so that nothing is written twice. Equal streams give equal bytes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        output_format: str,
+        sample_rate: int,
+        samples: int,
+        *,
+        channels: int = 1,
+        provenance: Provenance | None = None,
+    ) -> None:
+        """Open the file.
+
+        Raises:
+            ExtraMissing: the format needs a package that is not installed. DiskFull: no space left.
+        """
         _, container, subtype = OUTPUT_FORMATS[output_format]
         width = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}.get(subtype, 0)
-        if container == "WAV" and samples * width > RIFF_LIMIT_BYTES:
+        if container == "WAV" and samples * width * channels > RIFF_LIMIT_BYTES:
             container = "RF64"
-        self._path = path
+        tags = _tags(provenance, is_unicode=output_format != "mp3") if provenance else {}
+        self._path, self._is_ogg = path, container == "OGG"
+        self._sink: Any
+        if container == "MP4":
+            check_output_format(output_format)
+            from rvc_batch.engine.media import M4aWriter
+
+            self._sink = M4aWriter(path, sample_rate, channels, tags)
+            return
         try:
-            self._file = sf.SoundFile(path, "w", sample_rate, 1, subtype, format=container)
+            file = sf.SoundFile(path, "w", sample_rate, channels, subtype, format=container)
         except sf.LibsndfileError as e:
             raise disk_error(OSError(errno.EIO, e.error_string), path) from e
         # float WAVs get a PEAK chunk with the time of day, the only thing that would differ between equal renderings
-        sf._snd.sf_command(self._file._file, SFC_SET_ADD_PEAK_CHUNK, sf._ffi.NULL, 0)
+        sf._snd.sf_command(file._file, SFC_SET_ADD_PEAK_CHUNK, sf._ffi.NULL, 0)
+        for name, text in tags.items():
+            setattr(file, name, text)
+        self._sink = file
 
     def write(self, wave: F32 | I16) -> None:
-        """Append samples: int16 as they are, float32 in ±1."""
+        """Append samples, [n] or [n, channels]: int16 as they are, float32 in ±1."""
         try:
-            self._file.write(wave)
+            self._sink.write(wave)
         except sf.LibsndfileError as e:
             raise disk_error(OSError(errno.EIO, e.error_string), self._path) from e
+        except OSError as e:
+            raise disk_error(e, self._path) from e
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.close()
+        try:
+            self._sink.close()
+            if self._is_ogg:
+                fix_serial(self._path)
+        except OSError as e:
+            raise disk_error(e, self._path) from e
+
+
+def _tags(provenance: Provenance, *, is_unicode: bool) -> dict[str, str]:
+    """Return what the tags say: the record, and for people the name of the source and the voice.
+
+    libsndfile writes MP3 tags as Latin-1 and hands them UTF-8, so there they say what ASCII can.
+    """
+    shown = {"title": Path(provenance.source.name).stem, "artist": provenance.voice}
+    encoding = ("utf-8", "replace") if is_unicode else ("ascii", "replace")
+    readable = {name: text.encode(*encoding).decode(encoding[0]) for name, text in shown.items()}
+    return {**readable, "software": f"rvc-batch {__version__}", "comment": provenance.comment()}
+
+
+def check_output_format(output_format: str) -> None:
+    """Make sure that a format can be written, before the work.
+
+    Raises:
+        ExtraMissing: it needs a package that is not installed.
+    """
+    if OUTPUT_FORMATS[output_format][1] == "MP4" and not has_media():
+        raise ExtraMissing(f"output_format {output_format} needs PyAV: {INSTALL_MEDIA}")
 
 
 def output_rate(output_format: str, rate: int) -> int:
-    """Return the rate a file of this format has: MP3 knows nine rates, the next above is taken."""
-    if output_format == "mp3" and rate not in MP3_RATES_HZ:
-        return next((r for r in MP3_RATES_HZ if r > rate), MP3_RATES_HZ[-1])
-    return rate
+    """Return the rate a file of this format has: where the codec knows a few rates, the next above is taken."""
+    known = KNOWN_RATES_HZ.get(output_format, (rate,))
+    return next((r for r in known if r >= rate), known[-1])
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

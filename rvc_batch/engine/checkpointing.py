@@ -21,10 +21,8 @@ import numpy as np
 
 from rvc_batch.engine.filters import FLOAT32, FLOAT64
 from rvc_batch.engine.loudness import EnergyState
-from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.types import AudioInfo, PitchTrack
-from rvc_batch.engine.voice import Voice
-from rvc_batch.version import __version__
 
 RECORD = "record.json"
 
@@ -52,10 +50,16 @@ class Workspace:
         self.filtered = folder / "filtered.f64"
         self.signal = folder / "signal.f32"
         self.envelope = folder / "envelope.npy"
+        self.levels = folder / "levels.npy"
+        self.sides = folder / "sides.f32"
         self.pitch = folder / "f0.npy"
         self.rendered = folder / "rendered.f32"
         self._energies = folder / "energies.f64"
         self._energies_saved = 0
+
+    def channel(self, number: int) -> Workspace:
+        """Return the folder of one channel inside this one."""
+        return Workspace(self.folder / f"channel-{number}")
 
     def load(self, key: str) -> Record | None:
         """Return the record of an interrupted run of the same conversion, else None and an empty folder."""
@@ -86,7 +90,8 @@ class Workspace:
         )
         if self.rendered.stat().st_size < FLOAT32.itemsize * found.rendered_samples or energies.size < n_blocks:
             raise KeyError("samples of the record are missing")
-        if not self.envelope.is_file() or (found.segments_done <= len(found.cuts) and not self.signal.is_file()):
+        has_measures = self.envelope.is_file() and self.levels.is_file()
+        if not has_measures or (found.segments_done <= len(found.cuts) and not self.signal.is_file()):
             raise KeyError("files of the record are missing")
         return found
 
@@ -126,17 +131,6 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str) -> str:
-    """Return a hash of everything the samples of a conversion depend on.
-
-    engine: backend, its precision and the hashes of its content and pitch networks. rules: of the dialect.
-
-    The source and the index are known by size and time of change, which is enough for files that only this program
-    moves.
-    """
-    facts = [settings.to_json(), voice.sha256, engine, rules, __version__]
-    for path in (source, voice.index):
-        if path is not None and path.exists():
-            stat = path.stat()
-            facts += [str(stat.st_size), str(stat.st_mtime_ns)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+def conversion_key(provenance: Provenance, rules: str) -> str:
+    """Return a hash of everything the samples of a conversion depend on. rules: of the dialect."""
+    return hashlib.sha256(f"{provenance.text()}\n{rules}".encode()).hexdigest()

@@ -17,26 +17,31 @@ from pathlib import Path
 
 import numpy as np
 
-from rvc_batch.engine import excitation, pitch
+from rvc_batch.engine import excitation, loudness, pitch
+from rvc_batch.engine.audio_io import decode_to_scratch
 from rvc_batch.engine.backend import Backend
-from rvc_batch.engine.checkpointing import Record, Workspace
+from rvc_batch.engine.checkpointing import Workspace
+from rvc_batch.engine.decoding import side
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.excitation import HarmonicPhase
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal
-from rvc_batch.engine.finishing import Finished, Rendering, encode
+from rvc_batch.engine.finishing import Finished, Sides, encode, find_level
+from rvc_batch.engine.gate import Gate
+from rvc_batch.engine.lanes import Lane, Lanes
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.pitch_windows import track_pitch
-from rvc_batch.engine.preparation import Prepared, prepare, reopen
+from rvc_batch.engine.preparation import Prepared
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.resident_size import ResidentPeak
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import plan_segments, segment_frames, upstream_frames
-from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.space import check_space
-from rvc_batch.engine.tiling import WorkSizes, few_lengths, synthesis_halo, synthesis_tiles
+from rvc_batch.engine.tiling import few_lengths, synthesis_halo, synthesis_tiles
 from rvc_batch.engine.types import (
     F32,
     I64,
+    AudioInfo,
     ContentFeatures,
     ConversionReport,
     PitchTrack,
@@ -45,7 +50,7 @@ from rvc_batch.engine.types import (
     SynthesisInputs,
 )
 from rvc_batch.engine.voice import Voice
-from rvc_batch.errors import ModelNotRvc
+from rvc_batch.errors import InputChannels, ModelNotRvc
 from rvc_batch.version import __version__
 
 V2_LAYER = 12
@@ -72,12 +77,12 @@ class Request:
     """What one conversion is about.
 
     rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
+    provenance: names the settings, among all else that the tags of the result say.
     """
 
     voice: Voice
-    settings: ConversionSettings
     rules: Dialect
-    sizes: WorkSizes
+    provenance: Provenance
     key: str
     progress: Callable[[Progress], None]
     inspect: Inspect | None
@@ -88,7 +93,8 @@ class Conversion:
 
     def __init__(self, backend: Backend, index: FeatureIndex | None, workspace: Workspace, request: Request) -> None:
         self.backend, self.index, self.workspace = backend, index, workspace
-        self.request, self.voice, self.settings, self.rules = request, request.voice, request.settings, request.rules
+        self.request, self.voice, self.rules = request, request.voice, request.rules
+        self.settings, self.sizes = request.provenance.settings, request.provenance.sizes
         self.progress = request.progress
         self.is_exact = self.settings.seams == "exact"
         self.halo = synthesis_halo(self.voice.config)
@@ -101,65 +107,59 @@ class Conversion:
         self.backend.peak_memory()  # what came before is not ours
         with self.clock.timed("load"):
             self.backend.load_voice(self.voice)
-        record = self.workspace.load(self.request.key)
-        if record is None:
-            prepared = prepare(source, self.workspace, self.rules, self.clock)
-            self._check_space(prepared, target)
-        else:  # part of it is on disk already
-            prepared = reopen(record, self.workspace)
+        opening = Lanes(
+            source,
+            self.request.key,
+            self.voice.sample_rate,
+            self.rules,
+            self.clock,
+            check=lambda info: self._check(info, target),
+        )
+        whole = opening.whole(self.workspace)
+        prepared = whole.prepared
         segments = plan_segments(prepared.cuts, prepared.signal.samples, self.rules, exact=self.is_exact)
         if self.request.inspect is not None:
             self.request.inspect("split", np.array(prepared.cuts, np.int64))
             self.request.inspect("segments", np.array([s.samples for s in segments], np.int64))
-        rendering, done = self._rendering(record)
-        if record is None:
-            self._record(prepared, rendering, 0)
-        if done < len(segments):
+        is_stereo = self.settings.channels == "stereo" and prepared.info.channels == 2
+        lanes = opening.channels(whole) if is_stereo else [whole]
+        if any(lane.done < len(segments) for lane in lanes):
             track = self._pitch(prepared) if self.voice.config.has_f0 else None
-            for segment in segments[done:]:
-                self._report("synth", segment.start, prepared)
-                for wave in self._render(segment, prepared.signal, track):
-                    rendering.append(wave)
-                    self.resident.look()
-                self.backend.release()
-                self._record(prepared, rendering, segment.index + 1)
-            prepared.signal.remove()  # the rendering is all that is needed now
+            for number, lane in enumerate(lanes):
+                for segment in segments[lane.done :]:
+                    at = (number * prepared.signal.samples + segment.start) // len(lanes)
+                    self._report("synth", at, prepared)
+                    for wave in self._render(segment, lane.prepared.signal, track):
+                        lane.rendering.append(wave)
+                        self.resident.look()
+                    self.backend.release()
+                    lane.save(self.request.key, segment.index + 1)
+                lane.prepared.signal.remove()  # the rendering is all that is needed now
         self._report("encode", prepared.signal.samples, prepared)
-        finished = self._finished(rendering, prepared)
         with self.clock.timed("post"):
-            peak = finished.peak()
+            finished = self._finished(source, whole, lanes)
+            level = find_level(finished, self.settings.loudness_lufs)
         self._report("encode", prepared.signal.samples, prepared, share=0.5)
         with self.clock.timed("encode"):
-            encode(finished, peak, self.settings, target)
-        return self._summary(prepared, finished, len(segments), started)
+            encode(finished, level.gain, self.request.provenance, target)
+        warnings = (*prepared.warnings, *finished.warnings, *level.warnings)
+        return self._summary(prepared, finished, warnings, len(segments), started)
 
-    def _check_space(self, prepared: Prepared, target: Path) -> None:
-        rendered = self.voice.sample_rate
-        rates = (rendered, self.settings.resample_rate or rendered)
-        seconds = prepared.info.frames / prepared.info.sample_rate
-        check_space(
-            target, self.workspace.folder, seconds=seconds, rates=rates, output_format=self.settings.output_format
-        )
-
-    def _rendering(self, record: Record | None) -> tuple[Rendering, int]:
-        """Return the rendering to append to, and the number of segments that are in it."""
-        path, rate = self.workspace.rendered, self.voice.sample_rate
-        if record is None:
-            return Rendering.start(path, rate), 0
-        return Rendering.resume(path, rate, record.rendered_samples, record.energy), record.segments_done
-
-    def _record(self, prepared: Prepared, rendering: Rendering, segments_done: int) -> None:
-        self.workspace.save(
-            Record(
-                key=self.request.key,
-                info=prepared.info,
-                warnings=prepared.warnings,
-                signal_samples=prepared.signal.samples,
-                cuts=prepared.cuts,
-                segments_done=segments_done,
-                rendered_samples=rendering.samples,
-                energy=rendering.energy,
+    def _check(self, info: AudioInfo, target: Path) -> None:
+        """Refuse what cannot be rendered, before it is."""
+        wanted, rendered = self.settings.channels, self.voice.sample_rate
+        if wanted != "mono" and info.channels > 2:
+            raise InputChannels(
+                f"the source has {info.channels} channels, and channels = {wanted} keeps two at most; use mono, or mix "
+                "it down to two first"
             )
+        check_space(
+            target,
+            self.workspace.folder,
+            seconds=info.seconds,
+            rates=(rendered, self.settings.resample_rate or rendered),
+            channels=1 if wanted == "mono" else info.channels,
+            output_format=self.settings.output_format,
         )
 
     def _pitch(self, prepared: Prepared) -> PitchTrack:
@@ -174,7 +174,7 @@ class Conversion:
                     self.backend,
                     prepared.signal,
                     self.rules,
-                    self.request.sizes,
+                    self.sizes,
                     progress=lambda share: self._report("pitch", 0, prepared, share=share),
                 )
             self.backend.release()
@@ -202,7 +202,7 @@ class Conversion:
         if self.request.inspect is not None and segment.index == 0:
             self.request.inspect("phone", inputs.content)
         context = self.rules.pad // HOP_16K
-        hop, size = self.voice.config.hop_samples, self.request.sizes.tile_frames
+        hop, size = self.voice.config.hop_samples, self.sizes.tile_frames
         for tile in synthesis_tiles(context, inputs.frames - context, inputs.frames, size, self.halo):
             with self.clock.timed("synth"):
                 local = inputs.cut(tile.first, tile.last)
@@ -256,14 +256,26 @@ class Conversion:
         phase = HarmonicPhase.of(local, self.voice.sample_rate, hop)
         return phase.source(0, local.frames, noise, self.settings.source_noise_scale)
 
-    def _finished(self, rendering: Rendering, prepared: Prepared) -> Finished:
-        envelope = np.load(self.workspace.envelope) if self.settings.rms_mix_rate < 1 else None
-        return Finished(rendering, envelope, self.settings, length=prepared.info if self.is_exact else None)
+    def _finished(self, source: Path, whole: Lane, lanes: list[Lane]) -> Finished:
+        mixes = self.settings.rms_mix_rate < 1
+        envelopes = [np.load(lane.workspace.envelope) if mixes else None for lane in lanes]
+        info = whole.prepared.info
+        finished = Finished(
+            [lane.rendering for lane in lanes], envelopes, self.settings, length=info if self.is_exact else None
+        )
+        rate = finished.sample_rate
+        if self.settings.gate_db:
+            finished.gate = Gate(np.load(self.workspace.levels), self.settings.gate_db, rate)
+        if self.settings.channels == "mid_side" and info.channels == 2:
+            sides = decode_to_scratch(source, self.workspace.sides, 0, pick=side, rate_out=rate).signal
+            finished.sides = Sides(sides, loudness.input_gain(info.peak))
+        return finished
 
-    def _summary(self, prepared: Prepared, finished: Finished, n_segments: int, started: float) -> ConversionReport:
-        warnings = [*prepared.warnings, *finished.warnings]
+    def _summary(
+        self, prepared: Prepared, finished: Finished, warnings: tuple[str, ...], n_segments: int, started: float
+    ) -> ConversionReport:
         if self.settings.index_rate > 0 and self.index is None:
-            warnings.append(f"voice {self.voice.name} has no index: nothing is retrieved")
+            warnings = (*warnings, f"voice {self.voice.name} has no index: nothing is retrieved")
         return ConversionReport(
             samples_in=prepared.info.frames,
             rate_in=prepared.info.sample_rate,
@@ -279,9 +291,10 @@ class Conversion:
             backend=self.backend.name,
             voice=self.voice.name,
             voice_sha256=self.voice.sha256,
-            warnings=tuple(warnings),
+            warnings=warnings,
             versions={"rvc-batch": __version__, "python": platform.python_version()},
             precision=str(self.backend.precision),
+            channels_out=finished.channels,
         )
 
     def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:

@@ -15,16 +15,18 @@ import numpy as np
 import soundfile as sf
 
 from rvc_batch.engine import loudness
-from rvc_batch.engine.audio_io import decode_to_scratch
+from rvc_batch.engine.audio_io import check_output_format, decode_to_scratch
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Workspace, conversion_key
 from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress, Request
 from rvc_batch.engine.dialect import Dialect, dialect_named
+from rvc_batch.engine.effects import check_effects
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.pitch_windows import track_pitch
 from rvc_batch.engine.preparation import MIN_SAMPLES
+from rvc_batch.engine.provenance import Provenance, Source
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.segments import find_cuts, plan_segments
 from rvc_batch.engine.settings import ConversionSettings
@@ -76,6 +78,7 @@ class Converter:
         settings: ConversionSettings,
         rules: Dialect | None = None,
         workspace: Path | None = None,
+        source_name: str | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
         inspect: Inspect | None = None,
     ) -> ConversionReport:
@@ -86,6 +89,7 @@ class Converter:
             workspace: folder in which an interrupted conversion is kept, so that the next call with the same source,
                 voice and settings goes on from the last segment border with the same bytes; None keeps nothing. It is
                 removed when the conversion is complete.
+            source_name: as the tags of the result tell it; None takes that of the file.
             progress: called at every segment border and window of the pitch network; may raise to stop the conversion.
             inspect: called with named intermediate arrays, for parity reports.
 
@@ -97,17 +101,27 @@ class Converter:
                 f"speaker_id is {settings.speaker_id}, voice {voice.name} has speakers 0 to "
                 f"{voice.config.n_speakers - 1}"
             )
+        check_output_format(settings.output_format)
+        check_effects(settings.effects)
         self._scratch.mkdir(parents=True, exist_ok=True)
         place = Workspace(workspace or Path(tempfile.mkdtemp(prefix="convert-", dir=self._scratch)))
         is_done = False
         try:
             chosen = rules or dialect_named(settings.dialect)
-            sizes = self.plan(voice, chosen)
-            # other sizes give the same audio up to rounding, which is not the same bytes
-            engine = f"{self.backend.name} {self.backend.precision} {self.backend.networks_sha256} {sizes}"
-            key = conversion_key(source, voice, settings, engine, str(chosen))
-            request = Request(voice, settings, chosen, sizes, key, progress, inspect)
             index = self.index_for(voice) if settings.index_rate > 0 else None
+            provenance = Provenance(
+                voice=voice.name,
+                voice_sha256=voice.sha256,
+                index_sha256=index.sha256 if index else "",
+                networks_sha256=self.backend.networks_sha256,
+                source=Source.of(source, source_name),
+                settings=settings,
+                backend=self.backend.name,
+                precision=self.backend.precision,
+                sizes=self.plan(voice, chosen),
+            )
+            key = conversion_key(provenance, str(chosen))
+            request = Request(voice, chosen, provenance, key, progress, inspect)
             report = Conversion(self.backend, index, place, request).run(source, target)
             is_done = True
         except BaseException:

@@ -1,26 +1,34 @@
-"""What happens to a rendered signal before it is a file: loudness mix, resampling, exact length, peak, encoding.
+"""What happens to a rendered signal before it is a file: loudness mix, resampling, exact length, gate, level, encoding.
 
-Two passes over the rendered float32 scratch, each in blocks: mix and resample to learn the peak, then the same again,
-scaled and encoded. Doing it twice costs less than a second copy of the signal on disk.
+Two passes over the rendered float32 scratch, each in blocks: mix and resample to learn peak or loudness, then the same
+again, scaled and encoded. Doing it twice costs less than a second copy of the signal on disk.
 Source of the order: RVC infer/vc/pipeline.py @ 4338f12.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rvc_batch.engine import loudness
-from rvc_batch.engine.audio_io import BLOCK_SAMPLES, BlockWriter, FloatScratch, output_rate
+from rvc_batch.engine.audio_io import BlockWriter, FloatScratch, output_rate
+from rvc_batch.engine.decoding import BLOCK_SAMPLES
 from rvc_batch.engine.dialect import Quantise, dialect_named
+from rvc_batch.engine.effects import EffectChain, parse_effects
 from rvc_batch.engine.filters import ScratchSignal, resample_blocks
+from rvc_batch.engine.gate import Gate
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
+from rvc_batch.engine.programme_loudness import TRUE_PEAK_CEILING_DB, ProgrammeMeter
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
 from rvc_batch.engine.types import F32, F64, AudioInfo
 
 OUTPUT_RESAMPLER = "HQ"  # upstream resamples its output with soxr_hq
+LOUDNESS_TOLERANCE_LU = 0.1  # less than that is not worth a warning
 
 
 class Rendering:
@@ -76,33 +84,72 @@ class Rendering:
         self._wave.remove()
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What the mean of two channels lacks: at the rate of the output, to be scaled as the input was."""
+
+    signal: ScratchSignal
+    gain: float
+
+
 class Finished:
-    """A rendering with its loudness mixed, resampled and brought to length; computed each time it is read."""
+    """Renderings with their loudness mixed, resampled and brought to length; computed each time it is read."""
 
     def __init__(
-        self, rendering: Rendering, envelope: F64 | None, settings: ConversionSettings, *, length: AudioInfo | None
+        self,
+        renderings: Sequence[Rendering],
+        envelopes: Sequence[F64 | None],
+        settings: ConversionSettings,
+        *,
+        length: AudioInfo | None,
     ) -> None:
         """Describe the signal; nothing is computed yet.
 
         Args:
-            envelope: loudness of the source; None when it is not mixed.
+            renderings: one per channel, equally long. envelopes: loudness of their sources; None is not mixed.
             length: of the source, to be matched exactly by padding with silence or cutting; None keeps what was
                 rendered.
         """
-        asked = settings.resample_rate or rendering.sample_rate
+        first = renderings[0]
+        asked = settings.resample_rate or first.sample_rate
         self.sample_rate = rate = output_rate(settings.output_format, asked)
-        self.warnings = () if rate == asked else (f"MP3 knows no {asked} Hz: the output has {rate} Hz",)
+        odd = f"{settings.output_format} knows no {asked} Hz: the output has {rate} Hz"
+        self.warnings = () if rate == asked else (odd,)
         if length is None:  # upstream's resampler rounds up
-            self.samples = -(-rendering.samples * rate // rendering.sample_rate)
+            self.samples = -(-first.samples * rate // first.sample_rate)
         else:
             self.samples = round(length.frames * rate / length.sample_rate)
-        self._rendering, self._envelope, self._rms_mix_rate = rendering, envelope, settings.rms_mix_rate
+        self.gate: Gate | None = None
+        self.sides: Sides | None = None
+        self._effects = parse_effects(settings.effects)
+        self._renderings, self._envelopes, self._rms_mix_rate = renderings, envelopes, settings.rms_mix_rate
+
+    @property
+    def channels(self) -> int:
+        """1 or 2."""
+        return 2 if self.sides else len(self._renderings)
 
     def blocks(self) -> Iterator[F32]:
-        """Yield the signal once, in order."""
-        mixed = self._rendering.mixed(self._envelope, self._rms_mix_rate)
+        """Yield the signal once, in order: [n], or [n, 2] where there are two channels."""
         done = 0
-        for block in resample_blocks(mixed, self._rendering.sample_rate, self.sample_rate, OUTPUT_RESAMPLER):
+        chain = EffectChain(self._effects, self.sample_rate) if self._effects else None
+        lanes = [self._lane(r, e) for r, e in zip(self._renderings, self._envelopes, strict=True)]
+        for parts in zip(*lanes, strict=True):
+            block = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
+            stop = done + len(block)
+            if self.gate is not None:
+                gain = self.gate.gain(done, stop).astype(np.float32)
+                block = block * (gain if block.ndim == 1 else gain[:, None])
+            if self.sides is not None:
+                side = (self.sides.gain * self.sides.signal.read(done, stop)).astype(np.float32)
+                block = np.stack([block + side, block - side], axis=1)
+            yield block if chain is None else chain.apply(block)
+            done = stop
+
+    def _lane(self, rendering: Rendering, envelope: F64 | None) -> Iterator[F32]:
+        mixed = rendering.mixed(envelope, self._rms_mix_rate)
+        done = 0
+        for block in resample_blocks(mixed, rendering.sample_rate, self.sample_rate, OUTPUT_RESAMPLER):
             kept = block[: self.samples - done]
             done += kept.size
             yield kept
@@ -111,9 +158,36 @@ class Finished:
             done += silence.size
             yield silence
 
-    def peak(self) -> float:
-        """Return the greatest magnitude; reads the whole signal."""
-        return max((float(np.abs(block).max(initial=0.0)) for block in self.blocks()), default=0.0)
+
+@dataclass(frozen=True)
+class Level:
+    """The factor that the signal gets on its way into the file, and what must be said about it."""
+
+    gain: float
+    warnings: tuple[str, ...] = ()
+
+
+def find_level(finished: Finished, target_lufs: float) -> Level:
+    """Read the whole signal and decide how loud it is to be.
+
+    Args:
+        target_lufs: integrated loudness; 0 only brings a too loud signal down to 0.99.
+    """
+    if not target_lufs:
+        peak = max((float(np.abs(block).max(initial=0.0)) for block in finished.blocks()), default=0.0)
+        return Level(loudness.output_gain(peak))
+    meter = ProgrammeMeter(finished.sample_rate, finished.channels)
+    for block in finished.blocks():
+        meter.add(block)
+    found = meter.measure()
+    gain = found.gain(target_lufs)
+    if math.isinf(found.lufs):
+        return Level(gain, ("silent, or shorter than 400 ms: its loudness cannot be told and is left as it is",))
+    reached = found.lufs + 20 * math.log10(gain)
+    if reached > target_lufs - LOUDNESS_TOLERANCE_LU:
+        return Level(gain)
+    sentence = f"peaks allow {reached:.1f} LUFS, {target_lufs:g} were asked for ({TRUE_PEAK_CEILING_DB:g} dBTP is kept)"
+    return Level(gain, (sentence,))
 
 
 def source_envelope(signal: ScratchSignal) -> F64:
@@ -124,19 +198,27 @@ def source_envelope(signal: ScratchSignal) -> F64:
     return meter.envelope()
 
 
-def encode(finished: Finished, peak: float, settings: ConversionSettings, target: Path) -> None:
-    """Scale a too loud signal to 0.99 and write the file.
+def encode(finished: Finished, gain: float, provenance: Provenance, target: Path) -> None:
+    """Scale the signal and write the file.
 
     Args:
-        peak: of `finished`.
+        gain: of `find_level`.
+        provenance: goes into the tags; its settings choose format and rounding.
 
     Raises:
         DiskFull: no space left.
     """
-    gain = loudness.output_gain(peak)
+    settings = provenance.settings
     subtype = OUTPUT_FORMATS[settings.output_format][2]
     quantise = dialect_named(settings.dialect).quantise
-    writer = BlockWriter(target, settings.output_format, finished.sample_rate, finished.samples)
+    writer = BlockWriter(
+        target,
+        settings.output_format,
+        finished.sample_rate,
+        finished.samples,
+        channels=finished.channels,
+        provenance=provenance,
+    )
     try:
         for block in finished.blocks():
             if quantise is Quantise.INT16 and subtype == "PCM_16":

@@ -16,9 +16,11 @@ import numpy as np
 from rvc_batch.engine import loudness
 from rvc_batch.engine.audio_io import decode_to_scratch
 from rvc_batch.engine.checkpointing import Record, Workspace
+from rvc_batch.engine.decoding import Pick, mono
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.filters import FLOAT32, ScratchSignal, highpass_to_file
 from rvc_batch.engine.finishing import source_envelope
+from rvc_batch.engine.gate import levels
 from rvc_batch.engine.network_config import HOP_16K
 from rvc_batch.engine.segments import find_cuts
 from rvc_batch.engine.types import AudioInfo, StageClock
@@ -36,20 +38,33 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(source: Path, workspace: Workspace, rules: Dialect, clock: StageClock) -> Prepared:
+def prepare(
+    source: Path,
+    workspace: Workspace,
+    rules: Dialect,
+    clock: StageClock,
+    *,
+    pick: Pick = mono,
+    guide: Prepared | None = None,
+) -> Prepared:
     """Read `source` into `workspace`.
+
+    Args:
+        pick: which channel, or the mean of all.
+        guide: the downmix, whose cuts and gain are those of its channels; None for the downmix itself.
 
     Raises:
         InputError, DiskFull: see `decode_to_scratch`.
     """
     with clock.timed("decode"):
-        decoded = decode_to_scratch(source, workspace.decoded, MIN_SAMPLES)
+        decoded = decode_to_scratch(source, workspace.decoded, MIN_SAMPLES, pick=pick)
     with clock.timed("filter"):
-        gain = loudness.input_gain(decoded.info.peak)
+        gain = loudness.input_gain((guide or decoded).info.peak)
         precise = highpass_to_file(decoded.signal, workspace.filtered, gain)
         decoded.signal.remove()
-        cuts = tuple(find_cuts(precise, rules))
+        cuts = guide.cuts if guide else tuple(find_cuts(precise, rules))
         np.save(workspace.envelope, source_envelope(precise))
+        np.save(workspace.levels, levels(precise, gain))
         signal = precise.rewritten(workspace.signal, FLOAT32)
         precise.remove()
     return Prepared(decoded.info, signal, cuts, tuple(decoded.warnings))

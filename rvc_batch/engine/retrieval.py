@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rvc_batch.engine.provenance import digest
 from rvc_batch.engine.types import F32, ContentFeatures
 from rvc_batch.errors import IndexInvalid
 
@@ -38,6 +39,7 @@ class FeatureIndex:
             raise IndexInvalid(f"{path} cannot be read as a faiss index: {str(e).splitlines()[-1]}") from e
         if self._index.ntotal == 0:
             raise IndexInvalid(f"{path} holds no vectors; it is the 'trained' file of its pair, use the 'added' one")
+        self.sha256 = digest(path)
 
     @property
     def dim(self) -> int:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rvc_batch.engine.dialect import RVC_2023, dialect_named
+from rvc_batch.engine.effects import NO_EFFECTS, parse_effects
 from rvc_batch.engine.network_config import PRIOR_NOISE_SCALE
 from rvc_batch.errors import SettingsInvalid
 
 PITCH_METHODS = ("rmvpe",)
 SEAMS = ("exact", "upstream")
-# name → (suffix, soundfile format, subtype)
+CHANNELS = ("mono", "stereo", "mid_side")
+# name → (suffix, container, codec) as soundfile calls them; MP4 is PyAV's
 OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "wav": (".wav", "WAV", "PCM_16"),
     "wav24": (".wav", "WAV", "PCM_24"),
@@ -27,6 +29,8 @@ OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "flac24": (".flac", "FLAC", "PCM_24"),
     "mp3": (".mp3", "MP3", "MPEG_LAYER_III"),
     "ogg": (".ogg", "OGG", "VORBIS"),
+    "opus": (".opus", "OGG", "OPUS"),
+    "m4a": (".m4a", "MP4", "AAC"),
 }
 SETTINGS_VERSION = 1
 
@@ -51,6 +55,10 @@ class ConversionSettings:
     pitch_method: str = "rmvpe"
     resample_rate: int = 0  # Hz; 0 = the voice's own rate, else 16 000…192 000
     output_format: str = "wav"
+    channels: str = "mono"  # "mono": the mean of all; "stereo": both converted; "mid_side": the sides as they were
+    loudness_lufs: float = 0.0  # integrated loudness of the output, −40…−5; 0 = as it comes
+    gate_db: float = 0.0  # silence where the source is below it, −90…−20 dB of full scale; 0 = off
+    effects: str = NO_EFFECTS  # a chain, see `effects`
 
     def __post_init__(self) -> None:
         _within("transpose", self.transpose, -48, 48)
@@ -67,6 +75,14 @@ class ConversionSettings:
         _one_of("seams", self.seams, SEAMS)
         _one_of("pitch_method", self.pitch_method, PITCH_METHODS)
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
+        _one_of("channels", self.channels, CHANNELS)
+        if self.channels == "mid_side" and self.seams != "exact":
+            raise SettingsInvalid("channels mid_side needs seams exact: the sides would not fit upstream's lengths")
+        if self.loudness_lufs:
+            _within("loudness_lufs", self.loudness_lufs, -40, -5)
+        if self.gate_db:
+            _within("gate_db", self.gate_db, -90, -20)
+        parse_effects(self.effects)
 
     def with_changes(self, **changes: Any) -> Self:
         """Return a copy with the named fields changed and validated.

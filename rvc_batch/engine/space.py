@@ -15,11 +15,13 @@ from rvc_batch.errors import DiskFull
 
 MARGIN = 1.2
 SMALLEST = 1 << 20  # bytes: headers, records, and what others write meanwhile
-# Of one encoded sample. FLAC can be a little larger than PCM; MP3 and Vorbis stay below 320 kbit/s at 32 kHz.
-_WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "MPEG_LAYER_III": 2, "VORBIS": 2}
+# Of one encoded sample. FLAC can be a little larger than PCM; the lossy ones stay below 320 kbit/s at 32 kHz.
+_WIDTHS = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4, "MPEG_LAYER_III": 2, "VORBIS": 2, "OPUS": 2, "AAC": 2}
 
 
-def check_space(target: Path, scratch: Path, *, seconds: float, rates: tuple[int, int], output_format: str) -> None:
+def check_space(
+    target: Path, scratch: Path, *, seconds: float, rates: tuple[int, int], output_format: str, channels: int = 1
+) -> None:
     """Make sure that rendering and result fit.
 
     Args:
@@ -27,13 +29,13 @@ def check_space(target: Path, scratch: Path, *, seconds: float, rates: tuple[int
         scratch: the folder of the conversion's temporary files; the prepared input is in it already.
         seconds: length of the audio, in s.
         rates: of the rendering and of the result, in Hz.
-        output_format: as `ConversionSettings.output_format`.
+        output_format: as `ConversionSettings.output_format`. channels: of the result.
 
     Raises:
         DiskFull: it does not fit; names the volume and both numbers.
     """
-    rendered = int(seconds * rates[0] * FLOAT32.itemsize)
-    encoded = int(seconds * rates[1] * _WIDTHS[OUTPUT_FORMATS[output_format][2]])
+    rendered = int(seconds * channels * rates[0] * FLOAT32.itemsize)
+    encoded = int(seconds * channels * rates[1] * _WIDTHS[OUTPUT_FORMATS[output_format][2]])
     wanted: dict[int, int] = {}
     places: dict[int, Path] = {}
     for folder, size in ((scratch, rendered), (target.parent, encoded)):

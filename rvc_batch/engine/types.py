@@ -232,6 +232,7 @@ class ConversionReport:
     warnings: tuple[str, ...]
     versions: dict[str, str]
     precision: str = "float32"  # of the content network and the synthesiser
+    channels_out: int = 1
 
     @property
     def seconds_in(self) -> float:

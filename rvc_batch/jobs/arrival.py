@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
+from rvc_batch.engine.media_kinds import INSTALL_MEDIA
 from rvc_batch.jobs.containers import Completeness, Container
 
 # Finder gives a file one of these creation dates while it copies: kMagicBusyCreationDate, or the Mac's birthday.
@@ -26,7 +27,7 @@ class Verdict(StrEnum):
     SETTLING = "settling"  # wait: it may still change
     INSPECT = "inspect"  # it has settled: look inside once, then ask again
     INCOMPLETE = "incomplete"  # wait: the container promises more
-    UNREADABLE = "unreadable"  # wait: the operating system refuses to open it, or it is too large
+    UNREADABLE = "unreadable"  # wait: it cannot be opened, is too large, or needs what is not installed
     ACCEPT = "accept"
     EMPTY = "empty"  # give up: zero bytes for a minute
     TRUNCATED = "truncated"  # give up: short, and unchanged for ten minutes
@@ -40,6 +41,7 @@ class ArrivalRule:
     truncated_after_seconds: float = 600.0
     empty_after_seconds: float = 60.0
     max_bytes: int = 100_000_000_000  # a sparse file can claim to be a petabyte, and hashing it would take for ever
+    has_media: bool = True  # PyAV is installed, so that what only it can decode may be taken
     zero_tail_factor: float = 10.0  # × settle_seconds: a pre-allocated copy is zeros at its end until it is done
 
 
@@ -136,6 +138,8 @@ def judge(track: Track, now: float, rule: ArrivalRule) -> Judgement:
 
 def _judge_content(container: Container | None, unchanged: float, rule: ArrivalRule) -> Judgement:
     assert container is not None, "an inspection has a container or a reason"
+    if container.needs_media and not rule.has_media:
+        return Judgement(Verdict.UNREADABLE, f"{container.kind} needs PyAV: {INSTALL_MEDIA}")
     if container.completeness is Completeness.SHORT:
         if unchanged < rule.truncated_after_seconds:
             return Judgement(Verdict.INCOMPLETE, container.shortfall)

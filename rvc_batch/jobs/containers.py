@@ -7,13 +7,15 @@ paths, clocks or jobs. A container that is not known, or promises nothing, is `O
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import BinaryIO
 
-from rvc_batch.jobs import bitstreams
+from rvc_batch.engine.media_kinds import MediaKind, media_kind
+from rvc_batch.jobs import bitstreams, media_containers
 from rvc_batch.jobs.bitstreams import TAIL_BYTES
 
 
@@ -35,6 +37,7 @@ class Container:
     promised: int | None = None
     seconds: float | None = None
     zero_tail: bool = False  # the last 64 KB are all zero: a pre-allocated copy looks like this
+    needs_media: bool = False  # libsndfile cannot decode it, PyAV can
 
     @property
     def shortfall(self) -> str:
@@ -51,16 +54,18 @@ def inspect(file: BinaryIO, size: int) -> Container:
         OSError: the file cannot be read.
     """
     head = _at(file, 0, 64)
-    check = _checker(head)
+    media = media_kind(head)
+    check = functools.partial(_media, media) if media else _checker(head)
     found = Container(kind="unknown", completeness=Completeness.OPEN_ENDED, present=size)
     if check is not None:
         try:
             found = check(file, size)
         except (struct.error, IndexError, OverflowError):  # it stops inside a header, or the header is nonsense
-            found = Container(kind=_kind(head), completeness=Completeness.SHORT, present=size)
+            name = media.name if media else _kind(head)
+            found = Container(kind=name, completeness=Completeness.SHORT, present=size)
     tail = _at(file, max(0, size - TAIL_BYTES), min(size, TAIL_BYTES))
     zero_tail = bool(tail) and not tail.strip(b"\0")
-    return replace(found, zero_tail=zero_tail)
+    return replace(found, zero_tail=zero_tail, needs_media=media is not None)
 
 
 def _checker(head: bytes) -> Callable[[BinaryIO, int], Container] | None:
@@ -79,6 +84,12 @@ def _checker(head: bytes) -> Callable[[BinaryIO, int], Container] | None:
     if head[:3] == b"ID3":
         return _after_id3
     return _mp3 if bitstreams.mp3_frame(head) else None
+
+
+def _media(kind: MediaKind, file: BinaryIO, size: int) -> Container:
+    end = media_containers.promised_end(file, kind.demuxer, size)
+    state = Completeness.OPEN_ENDED if end is None else Completeness.SHORT if end > size else Completeness.WHOLE
+    return Container(kind=kind.name, completeness=state, present=size, promised=end)
 
 
 def _kind(head: bytes) -> str:

@@ -25,7 +25,7 @@ _ADVICE = {
     ArrivalVerdict.SETTLING: "wait; it is taken when it has stopped changing",
     ArrivalVerdict.INCOMPLETE: "copy it again if nothing writes it any more; after ten unchanged minutes it is refused",
     ArrivalVerdict.IGNORED: "give it the name of an audio file, or leave it: it is never touched",
-    ArrivalVerdict.UNREADABLE: "make it readable and movable for the service; it is looked at again when it changes",
+    ArrivalVerdict.UNREADABLE: "do what it says; the file is looked at again by itself",
 }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from rvc_batch.errors import OutputInvalid
+from rvc_batch.errors import InputError, OutputInvalid, SourceGone
 from rvc_batch.jobs import durable
 from rvc_batch.jobs.failpoints import (
     PUBLISH_FOLDER,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from rvc_batch.jobs.queue import Taken
 
 TEMP_FOLDER = ".rvc-batch-tmp"
-VERIFY_FRAMES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -181,20 +180,25 @@ def _holds(path: Path, sealed: Sealed) -> bool:
 
 def _verify(temp: Path, report: ConversionReport) -> None:
     import numpy as np
-    import soundfile
+
+    from rvc_batch.engine.decoding import open_audio
 
     try:
-        with soundfile.SoundFile(temp) as file:
-            rate, samples, is_finite = file.samplerate, 0, True
-            for block in file.blocks(VERIFY_FRAMES, dtype="float32", always_2d=True):
+        with open_audio(temp) as file:
+            found, samples, is_finite = (file.sample_rate, file.channels), 0, True
+            for block in file.blocks():
                 samples += len(block)
                 is_finite = is_finite and bool(np.isfinite(block).all())
-    except soundfile.LibsndfileError as e:
+    except (InputError, SourceGone) as e:
         raise OutputInvalid(f"the result cannot be read back ({e}); it is rendered again") from e
-    if (samples, rate) != (report.samples_out, report.rate_out):
+    expected = (report.samples_out, report.rate_out, report.channels_out)
+    if (samples, *found) != expected:
         raise OutputInvalid(
-            f"the result holds {samples} samples at {rate} Hz, expected {report.samples_out} at {report.rate_out} Hz; "
-            "it is rendered again"
+            f"the result holds {_shape(samples, *found)}, expected {_shape(*expected)}; it is rendered again"
         )
     if not is_finite:
         raise OutputInvalid("the result holds samples that are not finite; it is rendered again")
+
+
+def _shape(samples: int, rate: int, channels: int) -> str:
+    return f"{samples} samples at {rate} Hz" + (f" in {channels} channels" if channels != 1 else "")

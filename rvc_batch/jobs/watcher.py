@@ -30,6 +30,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from rvc_batch.config import WatchSettings
+from rvc_batch.engine.media_kinds import has_media
 from rvc_batch.errors import EnvironmentFault, InputEmpty, InputUnreadable, RvcBatchError, SourceChanged, SourceGone
 from rvc_batch.jobs import containers, durable
 from rvc_batch.jobs.arrival import ArrivalRule, Complete, Inspection, Judgement, Look, Track, Verdict, judge
@@ -287,6 +288,7 @@ class Watcher:
             settle_seconds=settle,
             truncated_after_seconds=settings.truncated_after_seconds,
             max_bytes=int(settings.max_gb * 1e9),
+            has_media=has_media(),
         )
 
     def _interval(self) -> float:

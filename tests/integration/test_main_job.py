@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from tests.media_files import write_media
+
 ROOT = Path(__file__).parents[2]
 # name, rate, channels, container, subtype
 FILES = [
@@ -71,12 +73,14 @@ def test_twenty_files_of_all_kinds_come_out_and_a_text_file_blocks_nothing(home:
     for name, rate, channels, container, subtype in FILES:
         wave = 0.2 * rng.standard_normal((rate // 4, channels)).clip(-3, 3)
         sf.write(home / "inbox" / "anna" / "takes" / name, wave, rate, subtype, format=container)
+    write_media(home / "inbox" / "anna" / "memo.m4a", "m4a", 0.1 * rng.standard_normal(12_000).clip(-3, 3))
     (home / "inbox" / "anna" / "a letter.wav").write_text("Dear Anna, this is no audio.\n" * 20)
     ran = rvc_batch(home, "run", "--until-idle")
     assert ran.returncode == 0, ran.stderr[-2000:]
 
     jobs = {job["source_name"]: job for job in answer(home, "jobs", "--limit", "100")["jobs"]}
-    assert len(jobs) == len(FILES) + 1
+    assert len(jobs) == len(FILES) + 2
+    assert sf.info(home / "outbox" / "anna" / "memo.wav").frames == pytest.approx(10_000, abs=41)
     for name, *_ in FILES:
         job = jobs[f"anna/takes/{name}"]
         assert job["state"] == "done", job["error"]
@@ -94,6 +98,11 @@ def test_twenty_files_of_all_kinds_come_out_and_a_text_file_blocks_nothing(home:
     assert (home / "failed" / "anna" / "a letter.wav").is_file()
     assert sorted(p.name for p in (home / "inbox").rglob("*") if p.is_file()) == []
     assert len(list((home / "processed" / "anna" / "takes").iterdir())) == len(FILES)
+
+    again = rvc_batch(home, "render-again", str(home / "outbox" / "anna" / "memo.wav"), "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["source"] == str(home / "processed" / "anna" / "memo.m4a")
+    assert json.loads(again.stdout)["is_identical"] is True
 
 
 def suffix_of(job: dict[str, Any]) -> str:

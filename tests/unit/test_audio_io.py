@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from rvc_batch.engine import audio_io
 from rvc_batch.engine.audio_io import BlockWriter, FloatScratch, decode_to_scratch, output_rate
+from rvc_batch.engine.provenance import Provenance
 from rvc_batch.errors import (
-    FormatNeedsFfmpeg,
     InputEmpty,
     InputNoAudio,
     InputNotAudio,
@@ -17,6 +18,7 @@ from rvc_batch.errors import (
     OutputInvalid,
     SourceGone,
 )
+from tests.unit.test_provenance import MADE
 
 FORMATS = [
     ("a.wav", "WAV", "PCM_U8"),
@@ -101,7 +103,7 @@ def test_samples_that_are_not_finite_become_silence_and_are_counted(tmp_path: Pa
         (b"PK\x03\x04" + bytes(100), InputNotAudio, "a zip archive"),
         (b"<!DOCTYPE html><html>log in</html>" * 3, InputNotAudio, "an HTML page"),
         (bytes(range(1, 30)) + bytes(1000), InputNotAudio, "unknown data"),
-        (b"\x00\x00\x00\x20ftypM4A " + bytes(100), FormatNeedsFfmpeg, "MPEG-4"),
+        (b"\x00\x00\x00\x20ftypM4A " + bytes(100), InputNotAudio, "begins as MPEG-4 .* but cannot be decoded"),
     ],
 )
 def test_what_is_not_audio_is_named(tmp_path: Path, content: bytes, error: type[Exception], sentence: str) -> None:
@@ -151,7 +153,23 @@ def test_a_wav_that_would_not_fit_becomes_rf64(tmp_path: Path) -> None:
     assert sf.info(tmp_path / "big.wav").format == "RF64"
 
 
-def test_mp3_takes_the_next_rate_it_knows() -> None:
+def test_rf64_holds_the_same_audio_and_the_tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_io, "RIFF_LIMIT_BYTES", 1_000)
+    wave = tone(16_000, channels=2).astype(np.float32)
+    for name, samples in (("short.wav", 100), ("long.wav", len(wave))):
+        writer = BlockWriter(tmp_path / name, "wav32f", 16_000, samples, channels=2, provenance=MADE)
+        writer.write(wave[:samples])
+        writer.close()
+    assert sf.info(tmp_path / "short.wav").format == "WAV"
+    with sf.SoundFile(tmp_path / "long.wav") as file:
+        assert file.format == "RF64"
+        assert Provenance.read(file.comment, "x") == MADE
+        np.testing.assert_array_equal(file.read(dtype="float32"), wave)
+
+
+def test_a_codec_takes_the_next_rate_it_knows() -> None:
     assert output_rate("mp3", 40_000) == 44_100
     assert output_rate("mp3", 48_000) == 48_000
     assert output_rate("flac", 40_000) == 40_000
+    assert output_rate("opus", 32_000) == output_rate("opus", 192_000) == 48_000
+    assert output_rate("m4a", 40_000) == 44_100

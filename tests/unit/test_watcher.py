@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rvc_batch.config import WatchSettings
@@ -17,6 +18,7 @@ from rvc_batch.jobs.arrival import Complete, Look
 from rvc_batch.jobs.models import Arrival, Job
 from rvc_batch.jobs.watcher import Hints, Watcher
 from tests.job_fakes import job_like, write_audio
+from tests.media_files import write_media
 
 
 class World:
@@ -103,6 +105,18 @@ def test_half_copied_file_present_at_the_start_is_not_taken(world: World) -> Non
     (world.inbox / "half.wav").write_bytes(data)
     world.look(1, 3)
     assert world.taken[1:] == [(b"half.wav", "accepted")]
+
+
+def test_file_that_needs_pyav_stays_until_it_is_installed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_media(world.inbox / "a.m4a", "m4a", np.zeros(5_000))
+    monkeypatch.setattr(watcher_module, "has_media", lambda: False)
+    world.look(0, 3, 700)
+    assert not world.taken
+    assert world.reasons()[b"a.m4a"].startswith("unreadable: MPEG-4 (m4a, mp4, mov) needs PyAV: pip install av")
+    assert not world.watcher.is_expecting, "`run --until-idle` does not wait for it"
+    monkeypatch.undo()
+    world.look(1)
+    assert world.taken == [(b"a.m4a", "accepted")]
 
 
 def test_file_that_stays_short_or_empty_is_refused(world: World) -> None:

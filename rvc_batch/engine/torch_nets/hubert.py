@@ -13,7 +13,16 @@ import torch
 from torch import nn
 
 from rvc_batch.engine.network_config import LAYER_NORM_EPS, HubertConfig
-from rvc_batch.engine.torch_nets.layers import Conv1d, GroupNorm, LayerNorm, Linear, attention, gelu
+from rvc_batch.engine.torch_nets.layers import (
+    Conv1d,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    attention,
+    gelu,
+    gelu_of,
+    normalised_sum,
+)
 
 __all__ = [
     "Attention",
@@ -39,10 +48,9 @@ class ConvLayer(nn.Module):
         self.layer_norm = GroupNorm(outputs, outputs, LAYER_NORM_EPS) if index == 0 else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.conv(x)
-        if self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return gelu(x)
+        if self.layer_norm is None:
+            return gelu_of(self.conv, x)
+        return gelu_of(self.layer_norm, self.conv(x))
 
 
 class FeatureExtractor(nn.Module):
@@ -119,7 +127,7 @@ class FeedForward(nn.Module):
         self.output_dense = Linear(config.ffn, config.hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.output_dense(gelu(self.intermediate_dense(x)))
+        y: torch.Tensor = self.output_dense(gelu_of(self.intermediate_dense, x))
         return y
 
 
@@ -134,9 +142,8 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = LayerNorm(config.hidden, LAYER_NORM_EPS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.layer_norm(x + self.attention(x))
-        y: torch.Tensor = self.final_layer_norm(x + self.feed_forward(x))
-        return y
+        x = normalised_sum(self.layer_norm, x, self.attention(x))
+        return normalised_sum(self.final_layer_norm, x, self.feed_forward(x))
 
 
 class Encoder(nn.Module):
@@ -149,7 +156,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
 
     def forward(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        x = self.layer_norm(x + self.pos_conv_embed(x))
+        x = normalised_sum(self.layer_norm, x, self.pos_conv_embed(x))
         yield x
         for layer in self.layers:
             x = layer(x)

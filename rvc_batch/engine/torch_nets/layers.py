@@ -45,9 +45,11 @@ __all__ = [
     "frame_mask",
     "gated",
     "gelu",
+    "gelu_of",
     "leaky_relu",
     "load_canonical",
     "mean_pool",
+    "normalised_sum",
     "relative_attention",
 ]
 
@@ -89,6 +91,17 @@ def load_canonical(network: nn.Module, tensors: Mapping[str, F32]) -> None:
 def gelu(x: torch.Tensor) -> torch.Tensor:
     """Apply the exact (erf) GELU."""
     return functional.gelu(x)
+
+
+def gelu_of(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return GELU of what a layer makes of x."""
+    return gelu(layer(x))
+
+
+def normalised_sum(norm: LayerNorm, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the layer norm of x + y [B, T, C]."""
+    z: torch.Tensor = norm(x + y)
+    return z
 
 
 def conv_norm_relu(steps: list[nn.Module], x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:

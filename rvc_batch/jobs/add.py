@@ -39,7 +39,7 @@ def add_file(home: Home, source: Path, *, voice: str, voices: Sequence[str], set
         EnvironmentFault: the inbox cannot be written.
     """
     if voice and voice not in voices:
-        raise VoiceUnknown(f"there is no voice or recipe {voice!r}; there are {', '.join(voices) or 'none yet'}")
+        raise VoiceUnknown(f"there is no voice {voice!r}; voices and recipes are {', '.join(voices) or 'none yet'}")
     ConversionSettings().with_changes(**settings)
     if not source.is_file():
         raise InputUnreadable(f"{source} is {'not a file' if source.exists() else 'not there'}; name an audio file")

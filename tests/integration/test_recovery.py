@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -117,9 +117,9 @@ def test_file_whose_inbox_goes_away_while_it_is_accepted_keeps_its_one_job(home:
         ((rel, look),) = box.candidates().items()
         open_folders = box.sources.open_folders
 
-        def open_folders_as_the_inbox_goes(jobs: Sequence[Job]) -> None:
+        def open_folders_as_the_inbox_goes(jobs: Sequence[Job], *, variants: Collection[int] = ()) -> None:
             home.inbox.rename(away)
-            open_folders(jobs)
+            open_folders(jobs, variants=variants)
 
         box.sources.open_folders = open_folders_as_the_inbox_goes  # type: ignore[method-assign]
         with pytest.raises(FolderGone):

@@ -59,6 +59,7 @@ def test_webui_keeps_indexes_apart_from_voices(tmp_path: Path, weights: str) -> 
     touch(tmp_path, f"{weights}/amy_e20_s100.pth", f"{weights}/bob.pth", f"{weights}/cy.pth", f"{weights}/dan.pth")
     touch(tmp_path, f"assets/indices/amy_{ADDED}_amy_v2.index", f"logs/bob/{ADDED}_v2.index", "logs/bob/G_1.pth")
     touch(tmp_path, f"logs/cy/trained_{ADDED[6:]}_cy_v2.index", "logs/zoe/G_1.pth", "logs/zoe/zoe.index")
+    touch(tmp_path, f"logs/dan sings/{ADDED}_v2.index")
     assert found(tmp_path) == {
         f"amy_e20_s100 {weights}/amy_e20_s100.pth": f"assets/indices/amy_{ADDED}_amy_v2.index",
         f"bob {weights}/bob.pth": f"logs/bob/{ADDED}_v2.index",

@@ -223,7 +223,7 @@ def test_add_takes_the_name_of_a_recipe(box: Box, tmp_path: Path) -> None:
     (tmp_path / "song.wav").write_bytes(b"RIFF")
     run(home, "add", str(tmp_path / "song.wav"), "--voice", "duo")
     assert (home.inbox / "duo" / "song.wav").is_file()
-    with pytest.raises(VoiceUnknown, match="no voice or recipe 'nobody'; there are alto, bass, tenor, duo"):
+    with pytest.raises(VoiceUnknown, match="no voice 'nobody'; voices and recipes are alto, bass, tenor, duo"):
         run(home, "add", str(tmp_path / "song.wav"), "--voice", "nobody")
 
 

@@ -105,6 +105,7 @@ def test_home_creates_its_folders_or_says_which_it_cannot(tmp_path: Path) -> Non
         "inbox",
         "outbox",
         "processed",
+        "recipes",
         "failed",
         "models",
         "voices",

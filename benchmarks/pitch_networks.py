@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -79,23 +78,21 @@ def main() -> None:
         for method, package in METHODS.items():
             seconds = options.full_seconds if method == "crepe" else options.seconds
             waves = [sf.read(INPUTS / f"{n}.flac", dtype="float32", stop=round(16_000 * seconds))[0] for n in NAMES]
-            expected, their_seconds = timed(reference(method), waves, f"{method} {package}")
+            expected = each(reference(method), waves, f"{method} {package}")
             for backend in backends:
                 backend.load_pitch(method, store.pitch_network(method))
-                found, our_seconds = timed(ours(backend, method), waves, f"{method} {backend.name}")
+                found = each(ours(backend, method), waves, f"{method} {backend.name}")
                 row = {"method": method, "package": package, "backend": backend.name}
                 row |= compared(np.concatenate(found), np.concatenate(expected))
-                row |= {"seconds": round(our_seconds, 2), "package_seconds": round(their_seconds, 2)}
                 rows.append(row)
                 tqdm.write(json.dumps(row))
     result = {"inputs": NAMES, "rows": rows}
     options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def timed(measure: Callable[[Wave], Wave], waves: list[Wave], what: str) -> tuple[list[Wave], float]:
-    """Return f0 of each wave, and the seconds that all took."""
-    started = time.perf_counter()
-    return [measure(wave) for wave in tqdm(waves, desc=what)], time.perf_counter() - started
+def each(measure: Callable[[Wave], Wave], waves: list[Wave], what: str) -> list[Wave]:
+    """Return f0 of each wave."""
+    return [measure(wave) for wave in tqdm(waves, desc=what)]
 
 
 def compared(found: Wave, expected: Wave) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def convert(
     *,
     voice: str,
     index: Path | None = None,
+    f0_file: Path | str | None = None,
     settings: ConversionSettings | None = None,
     is_format_given: bool = False,
     backend: str = "mlx",
@@ -42,6 +43,7 @@ def convert(
     Args:
         voice: name of a voice in `home/voices`, or a path that ends in `.pth`.
         index: retrieval index; None takes the one that belongs to the voice.
+        f0_file: CSV of time in s and f0 in Hz (`engine.f0_file`), which is used as it is where it has rows.
         settings: None means the defaults of `ConversionSettings`.
         precision: numbers the networks compute in; anything but the default is for the mlx backend only.
         is_format_given: False lets the suffix of `target` choose the output format.
@@ -55,6 +57,7 @@ def convert(
     from rvc_batch.config import locate_home
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.f0_file import read_f0_file
     from rvc_batch.engine.settings import ConversionSettings
 
     source, target = Path(source), Path(target)
@@ -63,33 +66,55 @@ def convert(
         settings = settings.with_changes(output_format=_format_of(target, settings.output_format))
     if target.exists() and not overwrite:
         raise SettingsInvalid(f"{target} is there already; choose another name, or replace it with --force")
+    curve = None if f0_file is None else read_f0_file(Path(f0_file))
     at = locate_home(home)
     store = _store(at)
     chosen = _voice(store, voice, index)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=precision)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
-    report = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit).convert(
-        source, partial, voice=chosen, settings=settings, progress=progress
-    )
+    converter = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit, pitch_network=store.pitch_network)
+    report = converter.convert(source, partial, voice=chosen, settings=settings, f0=curve, progress=progress)
     partial.replace(target)
     return report
 
 
 def pitch(
-    source: Path | str, *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+    source: Path | str,
+    *,
+    backend: str = "mlx",
+    home: Path | None = None,
+    dialect: str = "rvc-2023",
+    pitch_method: str = "rmvpe",
+    pitch_threshold: float = 0.0,
 ) -> PitchTrack:
-    """Return the f0 of an audio file, one value per 10 ms, 0 where unvoiced.
+    """Return the f0 of an audio file as it was measured, one value per 10 ms, 0 where unvoiced.
+
+    Args:
+        pitch_method, pitch_threshold: as in `ConversionSettings`.
 
     Raises:
         InputError, ModelError, ConfigError.
     """
-    (found,) = analyse([source], backend=backend, home=home, dialect=dialect)
+    (found,) = analyse(
+        [source],
+        backend=backend,
+        home=home,
+        dialect=dialect,
+        pitch_method=pitch_method,
+        pitch_threshold=pitch_threshold,
+    )
     return found.pitch
 
 
 def analyse(
-    sources: Sequence[Path | str], *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+    sources: Sequence[Path | str],
+    *,
+    backend: str = "mlx",
+    home: Path | None = None,
+    dialect: str = "rvc-2023",
+    pitch_method: str = "rmvpe",
+    pitch_threshold: float = 0.0,
 ) -> list[Analysis]:
     """Return f0 and segment borders of audio files; the networks are loaded once.
 
@@ -100,13 +125,17 @@ def analyse(
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
     from rvc_batch.engine.dialect import dialect_named
+    from rvc_batch.engine.pitch_methods import PitchChoice
+    from rvc_batch.engine.settings import ConversionSettings
 
+    ConversionSettings(pitch_method=pitch_method, pitch_threshold=pitch_threshold)  # refuses what it does not know
+    choice = PitchChoice(pitch_method, pitch_threshold)
     at = locate_home(home)
     store = _store(at)
     rules = dialect_named(dialect)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
-    converter = Converter(engine, scratch=_scratch(at))
-    return [converter.analyse(Path(source), rules) for source in sources]
+    converter = Converter(engine, scratch=_scratch(at), pitch_network=store.pitch_network)
+    return [converter.analyse(Path(source), rules, choice) for source in sources]
 
 
 def _store(home: Home) -> ModelStore:

@@ -17,4 +17,13 @@ DialectName = Annotated[str | None, Option("--dialect", help="rvc-2023, rvc-2026
 Seams = Annotated[str | None, Option(help="exact, or upstream (its lengths and restarts).")]
 ResampleRate = Annotated[int | None, Option(help="Output rate in Hz; 0 = the voice's own.")]
 OutputFormat = Annotated[str | None, Option("--format", help="wav, wav24, wav32f, flac, flac24, mp3, ogg.")]
+PitchMethodName = Annotated[
+    str | None,
+    Option("--pitch-method", help="What measures f0: rmvpe, fcpe, crepe, crepe-tiny, harvest, pm, or rmvpe+fcpe."),
+]
+PitchThreshold = Annotated[float | None, Option(help="Threshold of voicing, 0 to 1; 0 = that of the method.")]
+F0Smoothing = Annotated[int | None, Option(help="Median of so many frames of f0, odd, 3 to 31; 0 = off.")]
+AutoKey = Annotated[float | None, Option(help="Bring the median f0 near so many Hz, 50 to 1200; 0 = off.")]
+Autotune = Annotated[float | None, Option(help="Snap f0 to the scale, 0 to 1; 0 = off.")]
+AutotuneScale = Annotated[str | None, Option(help="chromatic, or such as 'C major', 'F# minor', 'A minor pentatonic'.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]

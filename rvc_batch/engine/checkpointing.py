@@ -41,6 +41,7 @@ class Record:
     segments_done: int
     rendered_samples: int
     energy: EnergyState
+    auto_key: int  # semitones, 0 until f0 is known
 
 
 class Workspace:
@@ -126,15 +127,18 @@ class Workspace:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def conversion_key(source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str) -> str:
+def conversion_key(
+    source: Path, voice: Voice, settings: ConversionSettings, engine: str, rules: str, f0: str = ""
+) -> str:
     """Return a hash of everything the samples of a conversion depend on.
 
-    engine: backend, its precision and the hashes of its content and pitch networks. rules: of the dialect.
+    engine: backend, its precision and the hashes of its content and pitch networks. rules: of the dialect. f0: hash of
+    the curve that is laid over, if there is one.
 
     The source and the index are known by size and time of change, which is enough for files that only this program
     moves.
     """
-    facts = [settings.to_json(), voice.sha256, engine, rules, __version__]
+    facts = [settings.to_json(), voice.sha256, engine, rules, f0, __version__]
     for path in (source, voice.index):
         if path is not None and path.exists():
             stat = path.stat()

@@ -9,6 +9,7 @@ border the work so far is recorded, so that an interrupted conversion goes on wh
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from rvc_batch.engine import excitation, pitch
+from rvc_batch.engine import excitation
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Record, Workspace
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.excitation import HarmonicPhase
+from rvc_batch.engine.f0_file import F0Curve
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal
 from rvc_batch.engine.finishing import Finished, Rendering, encode
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
-from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.pitch_methods import PitchChoice
+from rvc_batch.engine.pitch_shaping import shape_pitch
+from rvc_batch.engine.pitch_tracking import track_pitch
 from rvc_batch.engine.preparation import Prepared, prepare, reopen
 from rvc_batch.engine.resident_size import ResidentPeak
 from rvc_batch.engine.retrieval import FeatureIndex
@@ -48,7 +52,10 @@ from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import ModelNotRvc
 from rvc_batch.version import __version__
 
+logger = logging.getLogger(__name__)
+
 V2_LAYER = 12
+SPARE_CURVE_S = 0.1  # an f0 file may be so much longer than the audio without a warning
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ Inspect = Callable[[str, F32 | I64], None]
 class Request:
     """What one conversion is about.
 
-    rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
+    rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`. f0: a curve
+    that replaces what is measured, where it has rows.
     """
 
     voice: Voice
@@ -81,6 +89,7 @@ class Request:
     key: str
     progress: Callable[[Progress], None]
     inspect: Inspect | None
+    f0: F0Curve | None = None
 
 
 class Conversion:
@@ -94,6 +103,7 @@ class Conversion:
         self.halo = synthesis_halo(self.voice.config)
         self.clock = StageClock()
         self.resident = ResidentPeak()
+        self.auto_key = 0
 
     def run(self, source: Path, target: Path) -> ConversionReport:
         """Convert `source` into `target`; see `Converter.convert`."""
@@ -107,6 +117,7 @@ class Conversion:
             self._check_space(prepared, target)
         else:  # part of it is on disk already
             prepared = reopen(record, self.workspace)
+            self.auto_key = record.auto_key
         segments = plan_segments(prepared.cuts, prepared.signal.samples, self.rules, exact=self.is_exact)
         if self.request.inspect is not None:
             self.request.inspect("split", np.array(prepared.cuts, np.int64))
@@ -159,34 +170,44 @@ class Conversion:
                 segments_done=segments_done,
                 rendered_samples=rendering.samples,
                 energy=rendering.energy,
+                auto_key=self.auto_key,
             )
         )
 
     def _pitch(self, prepared: Prepared) -> PitchTrack:
-        """Return f0 of the whole input, computed once and kept beside it."""
+        """Return f0 of the whole input as the voice is to have it; what was measured is kept beside the input."""
         samples = prepared.signal.samples
-        if self.workspace.pitch.is_file():
-            track = PitchTrack(np.load(self.workspace.pitch))
-        else:
-            self._report("pitch", 0, prepared)
-            with self.clock.timed("pitch"):
-                track = track_pitch(
-                    self.backend,
-                    prepared.signal,
-                    self.rules,
-                    self.request.sizes,
-                    progress=lambda share: self._report("pitch", 0, prepared, share=share),
-                )
-            self.backend.release()
-            self.workspace.keep_pitch(track)
-        if self.rules.interpolates_f0:
-            track = pitch.fill_unvoiced(track)
-        track = pitch.transpose(track, self.settings.transpose)
+        context = self.rules.pad // HOP_16K
+        shaped = shape_pitch(
+            self._measured_pitch(prepared), self.settings, context=context, fills_unvoiced=self.rules.interpolates_f0
+        )
+        self.auto_key, track = shaped.auto_key, shaped.pitch
+        if self.settings.auto_key:
+            logger.info("auto key: %+d semitones towards %g Hz", self.auto_key, self.settings.auto_key)
+        if self.request.f0 is not None:
+            track = self.request.f0.laid_over(track, context)
         n_frames = (samples + 2 * self.rules.pad) // HOP_16K
         if self.request.inspect is not None:
             self.request.inspect("pitchf", track.f0[:n_frames])
             self.request.inspect("pitch", track.coarse()[:n_frames])
         self._phase = HarmonicPhase.of(track, self.voice.sample_rate, self.voice.config.hop_samples)
+        return track
+
+    def _measured_pitch(self, prepared: Prepared) -> PitchTrack:
+        if self.workspace.pitch.is_file():
+            return PitchTrack(np.load(self.workspace.pitch))
+        self._report("pitch", 0, prepared)
+        with self.clock.timed("pitch"):
+            track = track_pitch(
+                self.backend,
+                prepared.signal,
+                self.rules,
+                self.request.sizes,
+                choice=PitchChoice(self.settings.pitch_method, self.settings.pitch_threshold),
+                progress=lambda share: self._report("pitch", 0, prepared, share=share),
+            )
+        self.backend.release()
+        self.workspace.keep_pitch(track)
         return track
 
     def _render(self, segment: Segment, signal: ScratchSignal, track: PitchTrack | None) -> Iterator[F32]:
@@ -264,6 +285,11 @@ class Conversion:
         warnings = [*prepared.warnings, *finished.warnings]
         if self.settings.index_rate > 0 and self.index is None:
             warnings.append(f"voice {self.voice.name} has no index: nothing is retrieved")
+        if self.request.f0 is not None and self.request.f0.end_s > prepared.info.seconds + SPARE_CURVE_S:
+            warnings.append(
+                f"{self.request.f0.name} goes on to {self.request.f0.end_s:.2f} s, the audio ends at "
+                f"{prepared.info.seconds:.2f} s: is it the f0 of another file?"
+            )
         return ConversionReport(
             samples_in=prepared.info.frames,
             rate_in=prepared.info.sample_rate,
@@ -282,6 +308,7 @@ class Conversion:
             warnings=tuple(warnings),
             versions={"rvc-batch": __version__, "python": platform.python_version()},
             precision=str(self.backend.precision),
+            auto_key=self.auto_key,
         )
 
     def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:

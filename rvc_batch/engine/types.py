@@ -232,6 +232,7 @@ class ConversionReport:
     warnings: tuple[str, ...]
     versions: dict[str, str]
     precision: str = "float32"  # of the content network and the synthesiser
+    auto_key: int = 0  # semitones that the setting of that name added to the transposition
 
     @property
     def seconds_in(self) -> float:

@@ -11,8 +11,13 @@ import soundfile as sf
 
 from rvc_batch.engine import pitch_fcpe
 from rvc_batch.engine.backend import Backend, open_backend
+from rvc_batch.engine.dialect import RVC_2023
+from rvc_batch.engine.filters import ScratchSignal
 from rvc_batch.engine.pitch_crepe import _frames, crepe_f0_blocks, likeliest_path, smoothed
 from rvc_batch.engine.pitch_fcpe import decode_fcpe, fcpe_salience_blocks
+from rvc_batch.engine.pitch_methods import PitchChoice
+from rvc_batch.engine.pitch_tracking import majority, track_pitch
+from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.errors import ModelKeys
 from tests.conftest import imported
 from tests.pitch_checkpoints import crepe_file, fcpe_file
@@ -159,6 +164,24 @@ def test_smoothing_equals_the_packages_however_the_stream_is_cut(size: int) -> N
     is_voiced = EXPECTED["path_smooth_salience"] >= threshold
     assert 0.3 < is_voiced.mean() < 0.7
     np.testing.assert_allclose(found, np.where(is_voiced, EXPECTED["path_smooth_hz"], 0), rtol=1e-6)
+
+
+def test_joined_methods_are_the_majority_of_each(opened: Callable[[str], Backend], tmp_path: Path) -> None:
+    wave = sf.read(INPUTS / "human_alsa.flac", frames=16_000)[0]
+    (tmp_path / "wave.f64").write_bytes(wave.tobytes())
+    signal = ScratchSignal(tmp_path / "wave.f64", wave.size)
+    told: list[float] = []
+
+    def track(method: str) -> np.ndarray:
+        choice = PitchChoice(method, 0.0)
+        return track_pitch(opened("torch"), signal, RVC_2023, WorkSizes(), choice=choice, progress=told.append).f0
+
+    alone = np.stack([track(name) for name in ("rmvpe", "fcpe", "crepe-tiny")])
+    assert alone.shape == (3, 1 + 3 * 100)
+    told.clear()
+    np.testing.assert_array_equal(track("rmvpe+fcpe+crepe-tiny"), majority(alone).f0)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
 
 
 def test_networks_with_a_tensor_too_few_are_refused(

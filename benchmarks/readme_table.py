@@ -169,6 +169,26 @@ def pitch_windows(result: Result) -> Iterator[Row]:
     )
 
 
+def pitch_networks(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/pitch_networks.py."""
+    for row in result["rows"]:
+        if row["backend"] == "mlx":
+            yield (
+                f"{row['method']} on MLX against {row['package']}, {row['frames'] / 100:.0f} s of speech",
+                f"median {row['median_cents']:.4f} cents, voicing {row['voicing_agreement_percent']:.2f} % equal",
+            )
+
+
+def pitch_pieces(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/pitch_pieces.py."""
+    for row in result["rows"]:
+        yield (
+            f"{row['method']} of {result['minutes']:g} minutes in pieces against the whole at once",
+            f"median {row['median_cents']:.3f} cents, voicing decisions that differ: "
+            f"{row['voicing_decisions_that_differ']} of {count(result['frames'])}",
+        )
+
+
 def count(number: int) -> str:
     """Return a whole number with its thousands apart."""
     return f"{number:,}".replace(",", " ")
@@ -192,6 +212,8 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "memory-full-mlx": memory,
     "memory-none-mlx": memory,
     "pitch-windows": pitch_windows,
+    "pitch-networks": pitch_networks,
+    "pitch-pieces": pitch_pieces,
 }
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rvc_batch.errors import CannotRenderAgain, SettingsInvalid, VoiceNotChosen
 if TYPE_CHECKING:
     from rvc_batch.config import Home
     from rvc_batch.engine.converter import Analysis, Progress
+    from rvc_batch.engine.f0_file import F0Curve
     from rvc_batch.engine.provenance import Provenance
     from rvc_batch.engine.settings import ConversionSettings
     from rvc_batch.engine.types import ConversionReport, PitchTrack
@@ -30,6 +31,7 @@ def convert(
     *,
     voice: str,
     index: Path | None = None,
+    f0_file: Path | str | None = None,
     settings: ConversionSettings | None = None,
     is_format_given: bool = False,
     backend: str = "mlx",
@@ -44,6 +46,7 @@ def convert(
     Args:
         voice: name of a voice in `home/voices` or a configured root, or a path that ends in `.pth`.
         index: retrieval index; None takes the one that belongs to the voice.
+        f0_file: CSV of time in s and f0 in Hz (`engine.f0_file`), which is used as it is where it has rows.
         settings: None means the defaults of `ConversionSettings`.
         precision: numbers the networks compute in; anything but the default is for the mlx backend only.
         is_format_given: False lets the suffix of `target` choose the output format.
@@ -57,6 +60,7 @@ def convert(
     from rvc_batch.config import locate_home
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
+    from rvc_batch.engine.f0_file import read_f0_file
     from rvc_batch.engine.settings import ConversionSettings
 
     source, target = Path(source), Path(target)
@@ -65,14 +69,14 @@ def convert(
         settings = settings.with_changes(output_format=_format_of(target, settings.output_format))
     if target.exists() and not overwrite:
         raise SettingsInvalid(f"{target} is there already; choose another name, or replace it with --force")
+    curve = None if f0_file is None else read_f0_file(Path(f0_file))
     at = locate_home(home)
     store = _store(at)
     chosen = _voice(store, voice, index)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=precision)
     partial = _partial(target)
-    report = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit).convert(
-        source, partial, voice=chosen, settings=settings, progress=progress
-    )
+    converter = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit, pitch_network=store.pitch_network)
+    report = converter.convert(source, partial, voice=chosen, settings=settings, f0=curve, progress=progress)
     partial.replace(target)
     return report
 
@@ -94,6 +98,7 @@ def render_again(
     source: Path | str | None = None,
     voice: str = "",
     index: Path | None = None,
+    f0_file: Path | str | None = None,
     home: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
@@ -104,6 +109,7 @@ def render_again(
         target: None puts it beside the result, with " (again)" in its name.
         source: None looks for it by its content, in processed/, failed/ and the inbox.
         voice, index: as in `convert`, where the voice has another name now; they must be the same files.
+        f0_file: the one the result was made with, if there was one.
 
     Raises:
         TagsMissing: the result does not say what it was made from. CannotRenderAgain: something it was made with is not
@@ -113,6 +119,7 @@ def render_again(
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
     from rvc_batch.engine.decoding import open_audio
+    from rvc_batch.engine.f0_file import read_f0_file
     from rvc_batch.engine.provenance import Provenance, digest
 
     result = Path(result)
@@ -123,6 +130,9 @@ def render_again(
         made = Provenance.read(audio.comment, result.name)
     at = locate_home(home)
     found = _source_of(made, at, None if source is None else Path(source))
+    curve = None if f0_file is None else read_f0_file(Path(f0_file))
+    if (curve.sha256 if curve else "") != made.f0_sha256:
+        raise CannotRenderAgain(_about_curve(made, curve))
     store = _store(at)
     chosen = _same_voice(made, _voice(store, voice or made.voice, index))
     engine = open_backend(made.backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=made.precision)
@@ -132,8 +142,9 @@ def render_again(
             "the ones with the hashes in its tags"
         )
     partial = _partial(target)
-    report = Converter(engine, scratch=_scratch(at), sizes=made.sizes).convert(
-        found, partial, voice=chosen, settings=made.settings, source_name=made.source.name, progress=progress
+    converter = Converter(engine, scratch=_scratch(at), sizes=made.sizes, pitch_network=store.pitch_network)
+    report = converter.convert(
+        found, partial, voice=chosen, settings=made.settings, f0=curve, source_name=made.source.name, progress=progress
     )
     is_identical = digest(partial) == digest(result)
     partial.replace(target)
@@ -141,19 +152,41 @@ def render_again(
 
 
 def pitch(
-    source: Path | str, *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+    source: Path | str,
+    *,
+    backend: str = "mlx",
+    home: Path | None = None,
+    dialect: str = "rvc-2023",
+    pitch_method: str = "rmvpe",
+    pitch_threshold: float = 0.0,
 ) -> PitchTrack:
-    """Return the f0 of an audio file, one value per 10 ms, 0 where unvoiced.
+    """Return the f0 of an audio file as it was measured, one value per 10 ms, 0 where unvoiced.
+
+    Args:
+        pitch_method, pitch_threshold: as in `ConversionSettings`.
 
     Raises:
         InputError, ModelError, ConfigError.
     """
-    (found,) = analyse([source], backend=backend, home=home, dialect=dialect)
+    (found,) = analyse(
+        [source],
+        backend=backend,
+        home=home,
+        dialect=dialect,
+        pitch_method=pitch_method,
+        pitch_threshold=pitch_threshold,
+    )
     return found.pitch
 
 
 def analyse(
-    sources: Sequence[Path | str], *, backend: str = "mlx", home: Path | None = None, dialect: str = "rvc-2023"
+    sources: Sequence[Path | str],
+    *,
+    backend: str = "mlx",
+    home: Path | None = None,
+    dialect: str = "rvc-2023",
+    pitch_method: str = "rmvpe",
+    pitch_threshold: float = 0.0,
 ) -> list[Analysis]:
     """Return f0 and segment borders of audio files; the networks are loaded once.
 
@@ -164,13 +197,17 @@ def analyse(
     from rvc_batch.engine.backend import open_backend
     from rvc_batch.engine.converter import Converter
     from rvc_batch.engine.dialect import dialect_named
+    from rvc_batch.engine.pitch_methods import PitchChoice
+    from rvc_batch.engine.settings import ConversionSettings
 
+    ConversionSettings(pitch_method=pitch_method, pitch_threshold=pitch_threshold)  # refuses what it does not know
+    choice = PitchChoice(pitch_method, pitch_threshold)
     at = locate_home(home)
     store = _store(at)
     rules = dialect_named(dialect)
     engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe())
-    converter = Converter(engine, scratch=_scratch(at))
-    return [converter.analyse(Path(source), rules) for source in sources]
+    converter = Converter(engine, scratch=_scratch(at), pitch_network=store.pitch_network)
+    return [converter.analyse(Path(source), rules, choice) for source in sources]
 
 
 def _store(home: Home) -> ModelStore:
@@ -226,6 +263,14 @@ def _source_of(made: Provenance, home: Home, given: Path | None) -> Path:
         f"the source {wanted.name} ({wanted.size} bytes, SHA-256 {wanted.sha256}) is neither in {home.processed} "
         f"nor in {home.failed} nor in {home.inbox}; say where it is with --source"
     )
+
+
+def _about_curve(made: Provenance, curve: F0Curve | None) -> str:
+    """Say that the f0 file that was given is not the one a result was made with."""
+    if not made.f0_sha256:
+        return f"the result was made without an f0 file, {curve.name if curve else ''} was given; leave it out"
+    given = "none was given" if curve is None else f"{curve.name} is another"
+    return f"the result was made with an f0 file of the SHA-256 {made.f0_sha256}, {given}; name it with --f0-file FILE"
 
 
 def _same_voice(made: Provenance, voice: Voice) -> Voice:

@@ -34,6 +34,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write; its suffix chooses the format.")],
     voice: Annotated[str, Option(help="Name of a voice in the library, or a .pth file.")] = "",
     index: Annotated[Path | None, Option(help="Retrieval index; else the one beside the voice.")] = None,
+    f0_file: Annotated[Path | None, Option(help="CSV of time in s and f0 in Hz to use where it has rows.")] = None,
     transpose: options.Transpose = None,
     index_rate: options.IndexRate = None,
     protect: options.Protect = None,
@@ -43,6 +44,12 @@ def convert(
     noise_scale: options.NoiseScale = None,
     dialect: options.DialectName = None,
     seams: options.Seams = None,
+    pitch_method: options.PitchMethodName = None,
+    pitch_threshold: options.PitchThreshold = None,
+    f0_smoothing: options.F0Smoothing = None,
+    auto_key: options.AutoKey = None,
+    autotune: options.Autotune = None,
+    autotune_scale: options.AutotuneScale = None,
     resample_rate: options.ResampleRate = None,
     output_format: options.OutputFormat = None,
     channels: options.Channels = None,
@@ -74,6 +81,12 @@ def convert(
         "noise_scale": noise_scale,
         "dialect": dialect,
         "seams": seams,
+        "pitch_method": pitch_method,
+        "pitch_threshold": pitch_threshold,
+        "f0_smoothing": f0_smoothing,
+        "auto_key": auto_key,
+        "autotune": autotune,
+        "autotune_scale": autotune_scale,
         "resample_rate": resample_rate,
         "output_format": output_format,
         "channels": channels,
@@ -92,6 +105,7 @@ def convert(
             target,
             voice=chosen,
             index=index,
+            f0_file=f0_file,
             settings=settings,
             is_format_given=output_format is not None,
             backend=backend or worker.backend,
@@ -114,6 +128,7 @@ def render_again(
     output: Annotated[Path | None, Option("--output", "-o", help="File to write; else FILE (again).")] = None,
     voice: Annotated[str, Option(help="The same voice, if it has another name now; or its .pth file.")] = "",
     index: Annotated[Path | None, Option(help="The same index, if it does not lie beside the voice.")] = None,
+    f0_file: Annotated[Path | None, Option(help="The same f0 file, if it was made with one.")] = None,
     force: Annotated[bool, Option(help="Replace the file to write if it is there.")] = False,
     json: options.AsJson = False,
 ) -> None:
@@ -128,6 +143,7 @@ def render_again(
             source=source,
             voice=voice,
             index=index,
+            f0_file=f0_file,
             home=context.home.root,
             overwrite=force,
             progress=bar.update,
@@ -151,20 +167,30 @@ def pitch(
     output: Annotated[Path | None, Option("--output", "-o", help="CSV file; else standard output.")] = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     dialect: Annotated[str, Option(help="rvc-2023, rvc-2026 or applio.")] = "rvc-2023",
+    pitch_method: options.PitchMethodName = None,
+    pitch_threshold: options.PitchThreshold = None,
     json: options.AsJson = False,
 ) -> None:
-    """Run the pitch network alone: CSV of time in seconds and f0 in Hz, 0 where unvoiced."""
+    """Measure f0 alone: CSV of time in seconds and Hz, 0 where unvoiced, as `convert --f0-file` reads it."""
     import rvc_batch
+    from rvc_batch.engine.f0_file import format_f0
 
     context: Context = ctx.obj
+    configured = context.settings.conversion_settings()
+    changes = {"pitch_method": pitch_method, "pitch_threshold": pitch_threshold}
+    chosen = configured.with_changes(**{k: v for k, v in changes.items() if v is not None})
     track = rvc_batch.pitch(
-        source, backend=backend or context.settings.worker.backend, home=context.home.root, dialect=dialect
+        source,
+        backend=backend or context.settings.worker.backend,
+        home=context.home.root,
+        dialect=dialect,
+        pitch_method=chosen.pitch_method,
+        pitch_threshold=chosen.pitch_threshold,
     )
     if json:
         text = as_json(frames_per_second=FRAMES_PER_SECOND, f0_hz=[round(float(hz), 3) for hz in track.f0]) + "\n"
     else:
-        rows = (f"{frame / FRAMES_PER_SECOND:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0))
-        text = "time_s,f0_hz\n" + "".join(rows)
+        text = format_f0(track)
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -203,5 +229,7 @@ def _print_report(report: ConversionReport, target: Path, *, json: bool) -> None
         f"{target}: {report.seconds_out:.2f} s at {report.rate_out} Hz, {report.segments} segment(s), "
         f"{report.realtime_factor:.2f}x realtime ({report.backend})"
     )
+    if report.auto_key:
+        typer.echo(f"auto key: {report.auto_key:+d} semitones")
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)

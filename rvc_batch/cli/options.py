@@ -21,4 +21,13 @@ Channels = Annotated[str | None, Option(help="mono, stereo or mid_side.")]
 LoudnessLufs = Annotated[float | None, Option(help="Integrated loudness of the output, -40 to -5; 0 = as it comes.")]
 GateDb = Annotated[float | None, Option(help="Silence where the source is below it, -90 to -20 dB; 0 = off.")]
 Effects = Annotated[str | None, Option(help="none, or a chain such as 'reverb(wet_level=0.2)' (docs/audio.md).")]
+PitchMethodName = Annotated[
+    str | None,
+    Option("--pitch-method", help="What measures f0: rmvpe, fcpe, crepe, crepe-tiny, harvest, pm, or rmvpe+fcpe."),
+]
+PitchThreshold = Annotated[float | None, Option(help="Threshold of voicing, 0 to 1; 0 = that of the method.")]
+F0Smoothing = Annotated[int | None, Option(help="Median of so many frames of f0, odd, 3 to 31; 0 = off.")]
+AutoKey = Annotated[float | None, Option(help="Bring the median f0 near so many Hz, 50 to 1200; 0 = off.")]
+Autotune = Annotated[float | None, Option(help="Snap f0 to the scale, 0 to 1; 0 = off.")]
+AutotuneScale = Annotated[str | None, Option(help="chromatic, or such as 'C major', 'F# minor', 'A minor pentatonic'.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]

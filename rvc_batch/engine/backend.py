@@ -12,7 +12,7 @@ from typing import Protocol
 from rvc_batch.engine.blas import prepare_process
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
-from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig
+from rvc_batch.engine.network_config import FcpeConfig, HubertConfig, RmvpeConfig
 from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.types import F32, DeviceMemory, SynthesisInputs
 from rvc_batch.engine.voice import Voice
@@ -57,6 +57,34 @@ class Backend(Protocol):
 
         The forward direction starts from `state` [H]; the backward one from zero after the last frame.
         """
+
+    def load_pitch(self, method: str, checkpoint: Path) -> str:
+        """Load the network of another pitch method, unless it is loaded; return the hash of its source.
+
+        Raises:
+            ModelKeys: tensors missing, unexpected or misshaped.
+        """
+
+    def fcpe_config(self) -> FcpeConfig:
+        """Return the sizes of FCPE, which must be loaded."""
+
+    def fcpe_log_mel(self, wave: F32) -> F32:
+        """Return what FCPE hears of `wave` [(T - 1) · 160 + 1024], natural-log mel magnitudes [T, M]."""
+
+    def fcpe_stem(self, mel: F32) -> F32:
+        """Return what the group norm of FCPE takes its statistics of, [T, C], for log-mel [T, M].
+
+        Exact but for the first and the last frame, which see zeros instead of a neighbour.
+        """
+
+    def fcpe_salience(self, stem: F32, mean: F32, variance: F32) -> F32:
+        """Return salience [T, bins] in 0–1 for `stem` [T, C] and the statistics of its groups, [4] each.
+
+        Convolutions only: exact inside a window by as many frames as `pitch_fcpe.reach` says.
+        """
+
+    def crepe_salience(self, method: str, frames: F32) -> F32:
+        """Return salience [T, bins] in 0–1 for normalised frames [T, 1024]; method: "crepe" or "crepe-tiny", loaded."""
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """Return mean and log standard deviation of the prior, [T, C] each, masked."""

@@ -39,6 +39,7 @@ class Record:
     segments_done: int
     rendered_samples: int
     energy: EnergyState
+    auto_key: int  # semitones, 0 until f0 is known
 
 
 class Workspace:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.network_config import CrepeConfig, FcpeConfig, HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.errors import ModelCorrupt, ModelKeys, ModelMissing, ModelNotRvc
 
 SCHEMA = 1
@@ -28,19 +28,27 @@ Tensor = npt.NDArray[Any]
 
 
 class NetworkKind(StrEnum):
-    """The three networks."""
+    """What a network is for: content, pitch by one of three, synthesis."""
 
     HUBERT = "hubert"
     RMVPE = "rmvpe"
+    FCPE = "fcpe"
+    CREPE = "crepe"
     SYNTHESIZER = "synthesizer"
 
 
-NetworkConfig = HubertConfig | RmvpeConfig | SynthesizerConfig
-CONFIG_TYPES: dict[NetworkKind, type[HubertConfig] | type[RmvpeConfig] | type[SynthesizerConfig]] = {
+NetworkConfig = HubertConfig | RmvpeConfig | FcpeConfig | CrepeConfig | SynthesizerConfig
+CONFIG_TYPES: dict[NetworkKind, type[NetworkConfig]] = {
     NetworkKind.HUBERT: HubertConfig,
     NetworkKind.RMVPE: RmvpeConfig,
+    NetworkKind.FCPE: FcpeConfig,
+    NetworkKind.CREPE: CrepeConfig,
     NetworkKind.SYNTHESIZER: SynthesizerConfig,
 }
+
+
+# networks that a pitch method needs beside those of every conversion
+PITCH_KINDS = {"fcpe": NetworkKind.FCPE, "crepe": NetworkKind.CREPE, "crepe-tiny": NetworkKind.CREPE}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ border the work so far is recorded, so that an interrupted conversion goes on wh
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -17,20 +18,23 @@ from pathlib import Path
 
 import numpy as np
 
-from rvc_batch.engine import excitation, loudness, pitch
+from rvc_batch.engine import excitation, loudness
 from rvc_batch.engine.audio_io import decode_to_scratch
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Workspace
 from rvc_batch.engine.decoding import side
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.excitation import HarmonicPhase
+from rvc_batch.engine.f0_file import F0Curve
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal
 from rvc_batch.engine.finishing import Finished, Sides, encode, find_level
 from rvc_batch.engine.gate import Gate
 from rvc_batch.engine.lanes import Lane, Lanes
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
-from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.pitch_methods import PitchChoice
+from rvc_batch.engine.pitch_shaping import shape_pitch
+from rvc_batch.engine.pitch_tracking import track_pitch
 from rvc_batch.engine.preparation import Prepared
 from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.resident_size import ResidentPeak
@@ -53,7 +57,10 @@ from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import InputChannels, ModelNotRvc
 from rvc_batch.version import __version__
 
+logger = logging.getLogger(__name__)
+
 V2_LAYER = 12
+SPARE_CURVE_S = 0.1  # an f0 file may be so much longer than the audio without a warning
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class Request:
     """What one conversion is about.
 
     rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
-    provenance: names the settings, among all else that the tags of the result say.
+    provenance: names the settings, among all else that the tags of the result say. f0: a curve that replaces what is
+    measured, where it has rows.
     """
 
     voice: Voice
@@ -86,6 +94,7 @@ class Request:
     key: str
     progress: Callable[[Progress], None]
     inspect: Inspect | None
+    f0: F0Curve | None = None
 
 
 class Conversion:
@@ -100,6 +109,7 @@ class Conversion:
         self.halo = synthesis_halo(self.voice.config)
         self.clock = StageClock()
         self.resident = ResidentPeak()
+        self.auto_key = 0
 
     def run(self, source: Path, target: Path) -> ConversionReport:
         """Convert `source` into `target`; see `Converter.convert`."""
@@ -123,6 +133,7 @@ class Conversion:
             self.request.inspect("segments", np.array([s.samples for s in segments], np.int64))
         is_stereo = self.settings.channels == "stereo" and prepared.info.channels == 2
         lanes = opening.channels(whole) if is_stereo else [whole]
+        self.auto_key = lanes[-1].auto_key
         if any(lane.done < len(segments) for lane in lanes):
             track = self._pitch(prepared) if self.voice.config.has_f0 else None
             for number, lane in enumerate(lanes):
@@ -133,7 +144,7 @@ class Conversion:
                         lane.rendering.append(wave)
                         self.resident.look()
                     self.backend.release()
-                    lane.save(self.request.key, segment.index + 1)
+                    lane.save(self.request.key, segment.index + 1, self.auto_key)
                 lane.prepared.signal.remove()  # the rendering is all that is needed now
         self._report("encode", prepared.signal.samples, prepared)
         with self.clock.timed("post"):
@@ -163,30 +174,39 @@ class Conversion:
         )
 
     def _pitch(self, prepared: Prepared) -> PitchTrack:
-        """Return f0 of the whole input, computed once and kept beside it."""
+        """Return f0 of the whole input as the voice is to have it; what was measured is kept beside the input."""
         samples = prepared.signal.samples
-        if self.workspace.pitch.is_file():
-            track = PitchTrack(np.load(self.workspace.pitch))
-        else:
-            self._report("pitch", 0, prepared)
-            with self.clock.timed("pitch"):
-                track = track_pitch(
-                    self.backend,
-                    prepared.signal,
-                    self.rules,
-                    self.sizes,
-                    progress=lambda share: self._report("pitch", 0, prepared, share=share),
-                )
-            self.backend.release()
-            self.workspace.keep_pitch(track)
-        if self.rules.interpolates_f0:
-            track = pitch.fill_unvoiced(track)
-        track = pitch.transpose(track, self.settings.transpose)
+        context = self.rules.pad // HOP_16K
+        shaped = shape_pitch(
+            self._measured_pitch(prepared), self.settings, context=context, fills_unvoiced=self.rules.interpolates_f0
+        )
+        self.auto_key, track = shaped.auto_key, shaped.pitch
+        if self.settings.auto_key:
+            logger.info("auto key: %+d semitones towards %g Hz", self.auto_key, self.settings.auto_key)
+        if self.request.f0 is not None:
+            track = self.request.f0.laid_over(track, context)
         n_frames = (samples + 2 * self.rules.pad) // HOP_16K
         if self.request.inspect is not None:
             self.request.inspect("pitchf", track.f0[:n_frames])
             self.request.inspect("pitch", track.coarse()[:n_frames])
         self._phase = HarmonicPhase.of(track, self.voice.sample_rate, self.voice.config.hop_samples)
+        return track
+
+    def _measured_pitch(self, prepared: Prepared) -> PitchTrack:
+        if self.workspace.pitch.is_file():
+            return PitchTrack(np.load(self.workspace.pitch))
+        self._report("pitch", 0, prepared)
+        with self.clock.timed("pitch"):
+            track = track_pitch(
+                self.backend,
+                prepared.signal,
+                self.rules,
+                self.sizes,
+                choice=PitchChoice(self.settings.pitch_method, self.settings.pitch_threshold),
+                progress=lambda share: self._report("pitch", 0, prepared, share=share),
+            )
+        self.backend.release()
+        self.workspace.keep_pitch(track)
         return track
 
     def _render(self, segment: Segment, signal: ScratchSignal, track: PitchTrack | None) -> Iterator[F32]:
@@ -276,6 +296,12 @@ class Conversion:
     ) -> ConversionReport:
         if self.settings.index_rate > 0 and self.index is None:
             warnings = (*warnings, f"voice {self.voice.name} has no index: nothing is retrieved")
+        if self.request.f0 is not None and self.request.f0.end_s > prepared.info.seconds + SPARE_CURVE_S:
+            warnings = (
+                *warnings,
+                f"{self.request.f0.name} goes on to {self.request.f0.end_s:.2f} s, the audio ends at "
+                f"{prepared.info.seconds:.2f} s: is it the f0 of another file?",
+            )
         return ConversionReport(
             samples_in=prepared.info.frames,
             rate_in=prepared.info.sample_rate,
@@ -295,6 +321,7 @@ class Conversion:
             versions={"rvc-batch": __version__, "python": platform.python_version()},
             precision=str(self.backend.precision),
             channels_out=finished.channels,
+            auto_key=self.auto_key,
         )
 
     def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:

@@ -18,13 +18,17 @@ from rvc_batch.engine import loudness
 from rvc_batch.engine.audio_io import check_output_format, decode_to_scratch
 from rvc_batch.engine.backend import Backend
 from rvc_batch.engine.checkpointing import Workspace, conversion_key
+from rvc_batch.engine.checkpoints import PITCH_KINDS
 from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress, Request
 from rvc_batch.engine.dialect import Dialect, dialect_named
 from rvc_batch.engine.effects import check_effects
+from rvc_batch.engine.f0_file import F0Curve
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
-from rvc_batch.engine.pitch_windows import track_pitch
+from rvc_batch.engine.pitch_libraries import LIBRARIES, library
+from rvc_batch.engine.pitch_methods import PitchChoice, methods_named
+from rvc_batch.engine.pitch_tracking import track_pitch
 from rvc_batch.engine.preparation import MIN_SAMPLES
 from rvc_batch.engine.provenance import Provenance, Source
 from rvc_batch.engine.retrieval import FeatureIndex
@@ -33,13 +37,14 @@ from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes
 from rvc_batch.engine.types import ConversionReport, PitchTrack
 from rvc_batch.engine.voice import Voice
-from rvc_batch.errors import SettingsInvalid
+from rvc_batch.errors import ModelMissing, SettingsInvalid
 
 __all__ = ["V2_LAYER", "Analysis", "Converter", "Progress"]
 
 RESIDENT_INDEXES = 4
 WARM_UP_SECONDS = 1.0  # on a CPU, where a shape that was not met before costs nothing
 PITCH_ALONE = WorkSizes(tile_frames=TILE_RANGE[1], pitch_tile_frames=PITCH_TILE_RANGE[1])  # no voice is involved
+DEFAULT_PITCH = PitchChoice()
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,13 @@ class Converter:
     """Converts files with one backend; keeps a few indexes warm between calls."""
 
     def __init__(
-        self, backend: Backend, *, scratch: Path, memory_limit: int | None = None, sizes: WorkSizes | None = None
+        self,
+        backend: Backend,
+        *,
+        scratch: Path,
+        memory_limit: int | None = None,
+        sizes: WorkSizes | None = None,
+        pitch_network: Callable[[str], Path] | None = None,
     ) -> None:
         """Use `backend` and put temporary files below `scratch`.
 
@@ -62,11 +73,13 @@ class Converter:
             memory_limit: for the resident size of the process in bytes; with one, a single voice and a single index
                 stay loaded. None takes the default sizes and keeps a few of each.
             sizes: to work in, whatever the limit; None lets the limit decide.
+            pitch_network: finds the canonical checkpoint of a pitch method of `PITCH_KINDS`; None knows of none.
         """
         self.backend = backend
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._sizes = sizes
+        self._pitch_network = pitch_network
         self._indexes: dict[tuple[Path, int, int, int], FeatureIndex] = {}
 
     def convert(
@@ -76,6 +89,7 @@ class Converter:
         *,
         voice: Voice,
         settings: ConversionSettings,
+        f0: F0Curve | None = None,
         rules: Dialect | None = None,
         workspace: Path | None = None,
         source_name: str | None = None,
@@ -85,6 +99,7 @@ class Converter:
         """Convert one file; `target` is complete when this returns and absent when it raises.
 
         Args:
+            f0: replaces the measured f0 where it has rows, as it is: neither transposed nor shaped.
             rules: stand in for those of `settings.dialect`; parity reports use other windows.
             workspace: folder in which an interrupted conversion is kept, so that the next call with the same source,
                 voice and settings goes on from the last segment border with the same bytes; None keeps nothing. It is
@@ -103,6 +118,10 @@ class Converter:
             )
         check_output_format(settings.output_format)
         check_effects(settings.effects)
+        if f0 is not None and not voice.config.has_f0:
+            raise SettingsInvalid(f"{f0.name} cannot be used: voice {voice.name} has no f0; convert without an f0 file")
+        choice = PitchChoice(settings.pitch_method, settings.pitch_threshold)
+        pitch_sha256 = self._prepare_pitch(choice) if voice.config.has_f0 else ""
         self._scratch.mkdir(parents=True, exist_ok=True)
         place = Workspace(workspace or Path(tempfile.mkdtemp(prefix="convert-", dir=self._scratch)))
         is_done = False
@@ -114,6 +133,8 @@ class Converter:
                 voice_sha256=voice.sha256,
                 index_sha256=index.sha256 if index else "",
                 networks_sha256=self.backend.networks_sha256,
+                pitch_sha256=pitch_sha256,
+                f0_sha256=f0.sha256 if f0 else "",
                 source=Source.of(source, source_name),
                 settings=settings,
                 backend=self.backend.name,
@@ -121,7 +142,7 @@ class Converter:
                 sizes=self.plan(voice, chosen),
             )
             key = conversion_key(provenance, str(chosen))
-            request = Request(voice, chosen, provenance, key, progress, inspect)
+            request = Request(voice, chosen, provenance, key, progress, inspect, f0)
             report = Conversion(self.backend, index, place, request).run(source, target)
             is_done = True
         except BaseException:
@@ -189,28 +210,38 @@ class Converter:
             self._indexes.pop(next(iter(self._indexes)))
         return index
 
-    def pitch_of_file(self, source: Path, rules: Dialect) -> PitchTrack:
-        """Return f0 of an audio file, [1 + N // 160] frames of 10 ms, context removed.
+    def analyse(self, source: Path, rules: Dialect, choice: PitchChoice = DEFAULT_PITCH) -> Analysis:
+        """Return f0 of an audio file as it was measured, and where a conversion would cut it.
 
         Raises:
-            InputError: see `decode_to_scratch`.
+            InputError: see `decode_to_scratch`. ExtraMissing: the method needs a library that is not installed.
         """
-        return self.analyse(source, rules).pitch
-
-    def analyse(self, source: Path, rules: Dialect) -> Analysis:
-        """Return f0 of an audio file, and where a conversion would cut it.
-
-        Raises:
-            InputError: see `decode_to_scratch`.
-        """
+        self._prepare_pitch(choice)
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="pitch-", dir=self._scratch) as name:
             folder = Path(name)
             decoded = decode_to_scratch(source, folder / "decoded.f32", MIN_SAMPLES)
             gain = loudness.input_gain(decoded.info.peak)
             signal = highpass_to_file(decoded.signal, folder / "filtered.f64", gain)
-            track = track_pitch(self.backend, signal, rules, PITCH_ALONE, progress=lambda _: None)
+            track = track_pitch(self.backend, signal, rules, PITCH_ALONE, choice=choice, progress=lambda _: None)
             cuts = find_cuts(signal, rules)
             borders = [s.start / SAMPLE_RATE_16K for s in plan_segments(cuts, signal.samples, rules, exact=True)[1:]]
         context = rules.pad // HOP_16K
         return Analysis(track.cut(context, context + 1 + signal.samples // HOP_16K), tuple(borders))
+
+    def _prepare_pitch(self, choice: PitchChoice) -> str:
+        """Fail before the audio is touched, if at all; return the hashes of the networks that are needed besides.
+
+        Raises:
+            SettingsInvalid: unknown method. ExtraMissing: it needs a library that is not installed.
+            ModelError: it needs a network that is missing or cannot be used.
+        """
+        hashes = []
+        for method in methods_named(choice.method):
+            if method.name in LIBRARIES:
+                library(method.name)
+            if method.name in PITCH_KINDS:
+                if self._pitch_network is None:
+                    raise ModelMissing(f"there is no network for the pitch method {method.name} here; use another")
+                hashes.append(self.backend.load_pitch(method.name, self._pitch_network(method.name)))
+        return " ".join(hashes)

@@ -20,14 +20,15 @@ from rvc_batch.engine.types import AudioInfo, StageClock
 
 @dataclass(frozen=True)
 class Lane:
-    """One signal. done: how many of its segments are in the rendering."""
+    """One signal. done: how many of its segments are in the rendering. auto_key: see `Record`."""
 
     workspace: Workspace
     prepared: Prepared
     rendering: Rendering
     done: int
+    auto_key: int = 0
 
-    def save(self, key: str, segments_done: int) -> None:
+    def save(self, key: str, segments_done: int, auto_key: int) -> None:
         """Put on disk how far it is."""
         self.workspace.save(
             Record(
@@ -39,6 +40,7 @@ class Lane:
                 segments_done=segments_done,
                 rendered_samples=self.rendering.samples,
                 energy=self.rendering.energy,
+                auto_key=auto_key,
             )
         )
 
@@ -75,9 +77,9 @@ class Lanes:
         record = workspace.load(self.key)
         if record is not None:
             rendering = Rendering.resume(workspace.rendered, self.rate, record.rendered_samples, record.energy)
-            return Lane(workspace, reopen(record, workspace), rendering, record.segments_done)
+            return Lane(workspace, reopen(record, workspace), rendering, record.segments_done, record.auto_key)
         prepared = prepare(self.source, workspace, self.rules, self.clock, pick=pick, guide=guide)
         self.check(prepared.info)
         lane = Lane(workspace, prepared, Rendering.start(workspace.rendered, self.rate), 0)
-        lane.save(self.key, 0)
+        lane.save(self.key, 0, 0)
         return lane

@@ -1,4 +1,4 @@
-"""The sizes of the three networks: frozen, validated, with their derived quantities.
+"""The sizes of the networks: frozen, validated, with their derived quantities.
 
 One dataclass serves both backends and is stored as JSON in the metadata of the canonical checkpoint.
 Field names follow the papers; constants that no published checkpoint varies are module constants.
@@ -28,10 +28,16 @@ DECODER_SLOPE = 0.1  # LeakyReLU inside the generator and after the phone embedd
 FINAL_SLOPE = 0.01  # LeakyReLU before conv_post: torch's default slope, not the generator's
 PRIOR_NOISE_SCALE = 0.66666
 PITCH_CODES = 256
+CREPE_FRAME = 1024  # samples that a frame of CREPE sees
+CREPE_KERNELS = (512, 64, 64, 64, 64, 64)
+CREPE_STRIDES = (4, 1, 1, 1, 1, 1)
+CREPE_PADDINGS = ((254, 254), (31, 32), (31, 32), (31, 32), (31, 32), (31, 32))
+CREPE_NORM_EPS = 0.0010000000474974513  # float32 of the 1e-3 that it was trained with
+FCPE_GROUPS = 4  # of channels that FCPE normalises together, over the whole time
 
 
 class _Config:
-    """JSON round trip shared by the three configs."""
+    """JSON round trip shared by the configs."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -111,6 +117,43 @@ class RmvpeConfig(_Config):
     def frame_multiple(self) -> int:
         """Frames are padded to a multiple of this (32 for five levels)."""
         return int(2**self.n_levels)
+
+
+@dataclass(frozen=True)
+class CrepeConfig(_Config):
+    """CREPE pitch network (Kim et al. 2018): six convolutions, each halving the time within a frame."""
+
+    channels: tuple[int, ...]
+    n_bins: int
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(CREPE_KERNELS):
+            raise ModelNotRvc(f"CREPE has {len(self.channels)} convolutions, the published network has 6")
+
+    @property
+    def flat(self) -> int:
+        """Values of a frame after the last convolution."""
+        return int(self.channels[-1] * CREPE_FRAME // (math.prod(CREPE_STRIDES) * 2 ** len(self.channels)))
+
+
+@dataclass(frozen=True)
+class FcpeConfig(_Config):
+    """FCPE pitch network (CNChTu/FCPE): convolutional conformer over log-mel, salience head, no attention."""
+
+    n_mels: int
+    hidden: int
+    n_layers: int
+    inner: int  # channels of the convolution along time in each layer
+    kernel: int  # of that convolution, odd, in frames
+    n_bins: int
+    f0_min: float  # Hz, of the first bin; the bins are even in cents
+    f0_max: float  # Hz, of the last
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0 or self.hidden % FCPE_GROUPS:
+            raise ModelNotRvc(f"FCPE: kernel {self.kernel} is even, or {self.hidden} channels make no four groups")
+        if not 0 < self.f0_min < self.f0_max:
+            raise ModelNotRvc(f"FCPE: bins from {self.f0_min:g} to {self.f0_max:g} Hz")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rvc_batch.engine.types import F32, PitchTrack
 N_BINS = 360
 CENTS_OF_BIN_0 = 1997.3794084376191  # 31.7 Hz above the 10 Hz reference
 CENTS_PER_BIN = 20.0
+CENTS_PER_OCTAVE = 1200.0
 REFERENCE_HZ = 10.0
 REACH_BINS = 4  # the weighted mean spans the maximum and four bins on each side
 VOICING_THRESHOLD = 0.03

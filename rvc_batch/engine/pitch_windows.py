@@ -8,19 +8,17 @@ in docs/pitch-windows.md). A signal of up to WHOLE_FRAMES takes one pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from rvc_batch.engine.backend import Backend
-from rvc_batch.engine.dialect import Dialect, MelPadding
+from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.network_config import HOP_16K
-from rvc_batch.engine.pitch import decode_salience
-from rvc_batch.engine.segments import Signal
 from rvc_batch.engine.tiling import WorkSizes, pitch_halo, tiles
-from rvc_batch.engine.types import F32, F64, PitchTrack
+from rvc_batch.engine.types import F32, F64
 
 LOOK_AHEAD_FRAMES = 512  # 5.1 s
 WINDOW_FRAMES = 8_192
@@ -53,40 +51,6 @@ class PaddedSignal(Protocol):
 
     def read(self, start: int, stop: int) -> F64:
         """Return samples start:stop, 0 ≤ start < stop ≤ samples."""
-
-
-@dataclass(frozen=True)
-class _Reflected:
-    """A signal with its reflected context, positions counted from the start of the context."""
-
-    signal: Signal
-    pad: int
-
-    @property
-    def samples(self) -> int:
-        return self.signal.samples + 2 * self.pad
-
-    def read(self, start: int, stop: int) -> F64:
-        return self.signal.read(start - self.pad, stop - self.pad)
-
-
-def track_pitch(
-    backend: Backend, signal: Signal, rules: Dialect, sizes: WorkSizes, *, progress: Callable[[float], None]
-) -> PitchTrack:
-    """Return f0 of the signal with one pad of reflection on both sides, 1 + (samples + 2 · pad) // 160 frames.
-
-    Args:
-        progress: told the share that is done, 0–1, after each window; may raise to stop.
-    """
-    padded = _Reflected(signal, rules.pad)
-    n_frames = 1 + padded.samples // HOP_16K
-    f0 = np.zeros(n_frames, np.float32)
-    done = 0
-    for block in salience_blocks(backend, padded, rules.mel_padding, sizes):
-        f0[done : done + block.shape[0]] = decode_salience(block).f0
-        done += block.shape[0]
-        progress(done / n_frames)
-    return PitchTrack(f0)
 
 
 def salience_blocks(

@@ -52,13 +52,16 @@ class Provenance:
     """Everything the bytes of a result depend on, apart from the machine and the versions of its libraries.
 
     voice_sha256: of the source `.pth` · index_sha256: "" = nothing was retrieved · networks_sha256: as
-    `Backend.networks_sha256` · sizes: change what comes out by rounding, hence the bytes.
+    `Backend.networks_sha256` · pitch_sha256: of networks that measured f0 besides · f0_sha256: of a curve that was laid
+    over the measured one, "" = none · sizes: change what comes out by rounding, hence the bytes.
     """
 
     voice: str
     voice_sha256: str
     index_sha256: str
     networks_sha256: str
+    pitch_sha256: str
+    f0_sha256: str
     source: Source
     settings: ConversionSettings
     backend: str

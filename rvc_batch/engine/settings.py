@@ -15,9 +15,10 @@ from typing import Any, Self
 from rvc_batch.engine.dialect import RVC_2023, dialect_named
 from rvc_batch.engine.effects import NO_EFFECTS, parse_effects
 from rvc_batch.engine.network_config import PRIOR_NOISE_SCALE
+from rvc_batch.engine.pitch_methods import check_threshold, methods_named
+from rvc_batch.engine.scales import CHROMATIC, pitch_classes
 from rvc_batch.errors import SettingsInvalid
 
-PITCH_METHODS = ("rmvpe",)
 SEAMS = ("exact", "upstream")
 CHANNELS = ("mono", "stereo", "mid_side")
 # name → (suffix, container, codec) as soundfile calls them; MP4 is PyAV's
@@ -53,6 +54,11 @@ class ConversionSettings:
     dialect: str = RVC_2023.name
     seams: str = "exact"  # "exact": every sample, phase and noise continuous; "upstream": its lengths and restarts
     pitch_method: str = "rmvpe"
+    pitch_threshold: float = 0.0  # of voicing, 0…1; 0 = the method's own
+    f0_smoothing: int = 0  # median of so many frames inside voiced runs, odd, 3…31; 0 = off
+    auto_key: float = 0.0  # Hz, 50…1200: whole semitones are added that bring the file's median f0 there; 0 = off
+    autotune: float = 0.0  # share of the way to the nearest note of the scale, 0…1; 0 = off
+    autotune_scale: str = CHROMATIC  # or a note and a kind, such as "C major"
     resample_rate: int = 0  # Hz; 0 = the voice's own rate, else 16 000…192 000
     output_format: str = "wav"
     channels: str = "mono"  # "mono": the mean of all; "stereo": both converted; "mid_side": the sides as they were
@@ -73,7 +79,15 @@ class ConversionSettings:
             _within("resample_rate", self.resample_rate, 16_000, 192_000)
         dialect_named(self.dialect)
         _one_of("seams", self.seams, SEAMS)
-        _one_of("pitch_method", self.pitch_method, PITCH_METHODS)
+        methods = methods_named(self.pitch_method)
+        _within("pitch_threshold", self.pitch_threshold, 0, 1)
+        check_threshold(methods, self.pitch_threshold)
+        if self.f0_smoothing and not (self.f0_smoothing % 2 and 3 <= self.f0_smoothing <= 31):
+            raise SettingsInvalid(f"f0_smoothing is {self.f0_smoothing!r}, expected 0, or an odd number from 3 to 31")
+        if self.auto_key:
+            _within("auto_key", self.auto_key, 50, 1_200)
+        _within("autotune", self.autotune, 0, 1)
+        pitch_classes(self.autotune_scale)
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
         _one_of("channels", self.channels, CHANNELS)
         if self.channels == "mid_side" and self.seams != "exact":

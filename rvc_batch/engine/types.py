@@ -233,6 +233,7 @@ class ConversionReport:
     versions: dict[str, str]
     precision: str = "float32"  # of the content network and the synthesiser
     channels_out: int = 1
+    auto_key: int = 0  # semitones that the setting of that name added to the transposition
 
     @property
     def seconds_in(self) -> float:

@@ -14,12 +14,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from rvc_batch.engine.checkpoints import NetworkKind
+from rvc_batch.engine.checkpoints import NetworkKind, read_header
 from rvc_batch.engine.voice import Voice
 from rvc_batch.errors import FolderGone, HomeInvalid, ModelMissing, ModelNotRvc
 from rvc_batch.importers import archive, library
+from rvc_batch.importers.cache import CachedNetwork
 from rvc_batch.importers.index import IndexInfo, check_index, inspect_index
 from rvc_batch.importers.library import VoiceEntry
+from rvc_batch.importers.pitch_packages import PITCH_SOURCES, pitch_method
 from rvc_batch.importers.sources import folder_weights, source_files, source_sha256
 from rvc_batch.importers.store import HUBERT_FILE, HUBERT_FOLDER, RMVPE_FILE, ModelStore
 
@@ -30,7 +32,7 @@ INDEX = "index"
 class Adopted:
     """What became of one file.
 
-    kind: "hubert", "rmvpe", "synthesizer" or "index" · placed: where it lies in the home.
+    kind: "hubert", "rmvpe", "fcpe", "crepe", "synthesizer" or "index" · placed: where it lies in the home.
     """
 
     source: Path
@@ -57,7 +59,7 @@ def adopt(source: Path, store: ModelStore) -> Adopted:
     network = store.cache.obtain(source)
     if network.kind is NetworkKind.SYNTHESIZER:
         return adopt_voice(source, store)
-    return _adopt_network(source, network.kind, store)
+    return _adopt_network(source, network, store)
 
 
 def adopt_voice(source: Path, store: ModelStore, *, name: str = "") -> Adopted:
@@ -78,10 +80,15 @@ def adopt_voice(source: Path, store: ModelStore, *, name: str = "") -> Adopted:
     return _adopt_entry(source, entry, name, store)
 
 
-def _adopt_network(source: Path, kind: NetworkKind, store: ModelStore) -> Adopted:
+def _adopt_network(source: Path, network: CachedNetwork, store: ModelStore) -> Adopted:
+    kind = network.kind
     if source.parent == store.models.absolute():
         return Adopted(source, kind, source, is_copied=False)
-    name = RMVPE_FILE if kind is NetworkKind.RMVPE else HUBERT_FOLDER if source.is_dir() else HUBERT_FILE
+    method = pitch_method(read_header(network.checkpoint, kind).config)
+    if method is not None:
+        name = PITCH_SOURCES[method].file
+    else:
+        name = RMVPE_FILE if kind is NetworkKind.RMVPE else HUBERT_FOLDER if source.is_dir() else HUBERT_FILE
     other = {HUBERT_FILE: HUBERT_FOLDER, HUBERT_FOLDER: HUBERT_FILE}.get(name)
     if other is not None and (store.models / other).exists():
         raise HomeInvalid(f"{store.models / other} is the content network already; remove it before importing {source}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from rvc_batch.engine.checkpoints import NetworkConfig, NetworkKind
 from rvc_batch.errors import ModelCorrupt, ModelMissing, ModelNotRvc, ModelTraining
-from rvc_batch.importers import hubert, rmvpe, voice
+from rvc_batch.importers import crepe, fcpe, hubert, rmvpe, voice
 from rvc_batch.importers.canonical import canonical_tensors
 from rvc_batch.importers.canonical_voice import canonical_voice
 from rvc_batch.importers.pickled_data import Inert, shown
@@ -120,6 +120,12 @@ def _read_torch(path: Path, file: TorchFile, root: Mapping[Any, object]) -> Cano
     if rmvpe.is_rmvpe(state):
         rmvpe_config, tensors = rmvpe.from_state(owner, state)
         return CanonicalNetwork(NetworkKind.RMVPE, rmvpe_config, canonical_tensors(owner, rmvpe_config, tensors))
+    if fcpe.is_fcpe(root, state):
+        fcpe_config, tensors = fcpe.from_file(owner, root, state)
+        return CanonicalNetwork(NetworkKind.FCPE, fcpe_config, canonical_tensors(owner, fcpe_config, tensors))
+    if crepe.is_crepe(state):
+        crepe_config, tensors = crepe.from_state(owner, state)
+        return CanonicalNetwork(NetworkKind.CREPE, crepe_config, canonical_tensors(owner, crepe_config, tensors))
     if hubert.is_hugging_face(state):
         raise ModelNotRvc(
             f"{owner} is the weight file of a Hugging Face folder; import the folder with its config.json"

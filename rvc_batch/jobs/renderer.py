@@ -106,7 +106,12 @@ class EngineRenderer:
             precision=settings.worker.numbers(),
         )
         limit = settings.worker.memory_limit_bytes()
-        self._converter = Converter(self._backend, scratch=home.state / "scratch", memory_limit=limit)
+        self._converter = Converter(
+            self._backend,
+            scratch=home.state / "scratch",
+            memory_limit=limit,
+            pitch_network=self._store.pitch_network,
+        )
         self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`
         self._rules = dialect_named(settings.conversion_settings().dialect)
         self._preferred = settings.worker.warm_voice or settings.default_voice

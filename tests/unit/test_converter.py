@@ -1,5 +1,6 @@
 """The main path with a numpy backend: lengths, seams, seeds, stopping, and refusals."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,21 @@ import soundfile as sf
 from rvc_batch.engine import converter as converter_module
 from rvc_batch.engine.converter import Converter, Progress
 from rvc_batch.engine.dialect import RVC_2023, dialect_named
+from rvc_batch.engine.f0_file import F0Curve
+from rvc_batch.engine.pitch_methods import PitchChoice
 from rvc_batch.engine.precision import Precision
 from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.tiling import WorkSizes, few_lengths
-from rvc_batch.errors import ModelNotRvc, OutputInvalid, SettingsInvalid, Stopped
+from rvc_batch.errors import (
+    ExtraMissing,
+    InputNoAudio,
+    ModelMissing,
+    ModelNotRvc,
+    OutputInvalid,
+    SettingsInvalid,
+    Stopped,
+)
 from tests.engine_fakes import NumpyBackend, fake_voice
 from tests.unit.test_retrieval import write_index
 
@@ -268,6 +279,124 @@ def test_a_workspace_of_another_precision_is_not_taken_over(tmp_path: Path) -> N
     _, _, report = convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend)
     assert len(backend.seen) == 2
     assert report.precision == "float16"
+
+
+def source_f0(backend: NumpyBackend, rate: int = 40_000) -> float:
+    """Return the frequency that the source of the first segment hums at, in Hz."""
+    source = backend.seen[0].source[: rate // 2]
+    spectrum = np.abs(np.fft.rfft(source * np.hanning(source.size), 1 << 20))
+    return float(spectrum.argmax() * rate / (1 << 20))
+
+
+MEASURED_HZ = 10 * 2 ** ((1997.3794084376191 + 20 * 180) / 1200)  # of the fake network: 253.6 Hz
+
+
+def test_pitch_is_shaped_before_the_synthesiser_hears_it(tmp_path: Path) -> None:
+    for name, changes, expected in (
+        ("plain", {}, MEASURED_HZ),
+        ("key", {"auto_key": 155.0}, MEASURED_HZ * 2 ** (-9 / 12)),
+        ("both", {"auto_key": 155.0, "transpose": 2.0}, MEASURED_HZ * 2 ** (-7 / 12)),
+        ("tune", {"autotune": 1.0, "autotune_scale": "C major", "transpose": 0.7}, 261.626),
+        ("half", {"autotune": 0.5}, (MEASURED_HZ * 246.942) ** 0.5),
+    ):
+        (tmp_path / name).mkdir()
+        backend = NumpyBackend()
+        _, _, report = convert(
+            tmp_path / name, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(**changes), backend=backend
+        )
+        assert source_f0(backend) == pytest.approx(expected, rel=1e-3), name
+        assert report.auto_key == (-9 if "auto_key" in changes else 0), name
+
+
+def test_the_key_is_one_for_the_file_and_survives_an_interruption(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    settings = QUIET.with_changes(auto_key=155.0)
+    whole, _, first = convert(tmp_path, wave, 8_000, settings)
+    interrupted(tmp_path, wave, 8_000, 30, settings=settings)
+    again, _, report = convert(tmp_path, wave, 8_000, settings, workspace=tmp_path / "work")
+    np.testing.assert_array_equal(again, whole)
+    assert report.auto_key == first.auto_key == -9
+
+
+def test_the_key_is_told_when_only_the_encoding_was_left(tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage == "encode":
+            raise _KilledError
+
+    wave, settings = speechlike(8_000, 8_000), QUIET.with_changes(auto_key=155.0)
+    with pytest.raises(_KilledError):
+        convert(tmp_path, wave, 8_000, settings, workspace=tmp_path / "work", progress=stop)
+    backend = NumpyBackend()
+    _, _, report = convert(tmp_path, wave, 8_000, settings, workspace=tmp_path / "work", backend=backend)
+    assert not backend.seen
+    assert report.auto_key == -9
+
+
+def test_an_f0_file_replaces_the_pitch_as_it_is(tmp_path: Path) -> None:
+    curve = F0Curve("f0.csv", np.array([0.0, 2.0]), np.array([150.0, 150.0]))
+    backend = NumpyBackend()
+    settings = QUIET.with_changes(transpose=5.0, autotune=1.0)
+    wave = speechlike(16_000, 16_000)
+    _, _, report = convert(tmp_path, wave, 16_000, settings, backend=backend, f0=curve)
+    source = backend.seen[0].source[40_000:80_000]  # the second that is kept, without its context
+    spectrum = np.abs(np.fft.rfft(source * np.hanning(source.size), 1 << 20))
+    assert spectrum.argmax() * 40_000 / (1 << 20) == pytest.approx(150.0, rel=1e-3)
+    assert report.warnings == ("f0.csv goes on to 2.00 s, the audio ends at 1.00 s: is it the f0 of another file?",)
+
+
+def test_a_workspace_of_another_f0_file_is_not_taken_over(tmp_path: Path) -> None:
+    wave = speechlike(8_000, 8_000 * 60)
+    interrupted(tmp_path, wave, 8_000, 30)
+    backend = NumpyBackend()
+    curve = F0Curve("f0.csv", np.array([0.0, 2.0]), np.array([150.0, 150.0]))
+    convert(tmp_path, wave, 8_000, workspace=tmp_path / "work", backend=backend, f0=curve)
+    assert len(backend.seen) == 2
+
+
+def test_an_f0_file_for_a_voice_without_f0_is_refused(tmp_path: Path) -> None:
+    curve = F0Curve("f0.csv", np.array([0.0]), np.array([150.0]))
+    with pytest.raises(SettingsInvalid, match=r"f0\.csv cannot be used: voice fake has no f0"):
+        convert(tmp_path, speechlike(16_000, 16_000), 16_000, voice=fake_voice(has_f0=False), f0=curve)
+
+
+@pytest.mark.parametrize("method", ["harvest", "pm"])
+def test_methods_of_libraries_measure_the_file(tmp_path: Path, method: str) -> None:
+    backend = NumpyBackend()
+    time = np.arange(24_000) / 16_000
+    wave = 0.2 * sum(np.sin(2 * np.pi * 200 * k * time) / k for k in range(1, 6))
+    convert(tmp_path, wave, 16_000, QUIET.with_changes(pitch_method=method), backend=backend)
+    source = backend.seen[0].source[45_000:95_000]
+    spectrum = np.abs(np.fft.rfft(source * np.hanning(source.size), 1 << 20))
+    assert spectrum.argmax() * 40_000 / (1 << 20) == pytest.approx(200.0, rel=2e-3)
+
+
+def test_a_method_without_its_network_is_refused_and_another_network_is_another_conversion(tmp_path: Path) -> None:
+    settings = QUIET.with_changes(pitch_method="fcpe")
+    with pytest.raises(ModelMissing, match="no network for the pitch method fcpe"):
+        convert(tmp_path, speechlike(16_000, 16_000), 16_000, settings)
+
+    class Backend(NumpyBackend):
+        def load_pitch(self, method: str, checkpoint: Path) -> str:
+            return f"{method} {checkpoint}"
+
+    backend = Backend()
+    keys = []
+    for name in ("a", "a", "b"):
+        converter = Converter(
+            backend, scratch=tmp_path, pitch_network=lambda method, name=name: Path(f"{method}-{name}")
+        )  # type: ignore[arg-type, misc]
+        keys.append(converter._prepare_pitch(PitchChoice("fcpe+rmvpe")))
+    assert keys == ["fcpe fcpe-a", "fcpe fcpe-a", "fcpe fcpe-b"]
+
+
+def test_a_missing_library_is_said_before_the_audio_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    with pytest.raises(ExtraMissing, match="pitch method harvest needs pyworld-prebuilt"):
+        convert(tmp_path, np.zeros(0), 16_000, QUIET.with_changes(pitch_method="harvest"))
+    with pytest.raises(InputNoAudio):  # nobody asks for the f0 of a voice without any
+        convert(
+            tmp_path, np.zeros(0), 16_000, QUIET.with_changes(pitch_method="harvest"), voice=fake_voice(has_f0=False)
+        )
 
 
 def test_a_replaced_index_is_read_again(tmp_path: Path) -> None:

@@ -93,6 +93,41 @@ def test_positional_convolution_of_hubert_has_an_even_kernel_and_many_groups(pat
     np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=1e-4)
 
 
+@pytest.mark.parametrize("block_floats", [1, 100, 1 << 17])  # one row at a time, some rows, all rows
+@pytest.mark.parametrize("frames", [1, 9, 200])
+def test_depthwise_convolution_equals_torch(
+    path: str, block_floats: int, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_products, "BLOCK_FLOATS", block_floats)
+    ours, theirs = twins("Conv1d", 24, 24, 31, padding=15, groups=24)
+    x = normal(9, frames, 24)
+    np.testing.assert_allclose(ours(mx.array(x)), channels_last(theirs(channels_second(x))), atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "kernel", "stride", "padding"),
+    [(1, 512, 4, (254, 254)), (3, 64, 1, (31, 32)), (3, 5, 2, (2, 1)), (1, 4, 1, (0, 0)), (160, 64, 2, (31, 32))],
+)
+def test_convolution_of_frames_equals_torch(
+    path: str, inputs: int, kernel: int, stride: int, padding: tuple[int, int]
+) -> None:
+    ours, theirs = twins("FrameConv1d", inputs, 6, kernel, stride, padding)
+    x = normal(9, 5, 300, inputs)
+    found = np.asarray(ours(mx.array(x)))
+    expected = theirs(torch.from_numpy(x.swapaxes(1, 2).copy())).detach().numpy().swapaxes(1, 2)
+    np.testing.assert_allclose(found, expected, atol=3e-3)  # sums of 10 240 products
+    pooled = torch_layers.larger_of_pairs(torch.from_numpy(expected.swapaxes(1, 2).copy()[..., :74]))
+    np.testing.assert_array_equal(mlx_layers.larger_of_pairs(mx.array(expected[:, :74])), pooled.numpy().swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("name", ["GLU", "SiLU", "LeakyReLU"])
+def test_activations_equal_torch(path: str, name: str) -> None:
+    x = 20 * normal(9, 300, 8)
+    theirs = torch.nn.GLU(-1) if name == "GLU" else getattr(torch_layers, name)()
+    found = getattr(mlx_layers, name)()(mx.array(x))
+    np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), atol=ATOL, rtol=1e-6)
+
+
 # (kernel, stride): all published pairs, odd differences, kernels below the stride and above twice the stride
 UPSAMPLERS = [(16, 10), (24, 12), (20, 8), (20, 10), (12, 6), (4, 2), (16, 4), (6, 3), (5, 2), (3, 2), (2, 3), (11, 4)]
 

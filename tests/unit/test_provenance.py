@@ -27,6 +27,8 @@ MADE = Provenance(
     voice_sha256="1" * 64,
     index_sha256="2" * 64,
     networks_sha256="3" * 64,
+    pitch_sha256="",
+    f0_sha256="",
     source=Source(name="söng 你好.wav", size=7, sha256="4" * 64),
     settings=ConversionSettings(transpose=-3.0, seed=2**63 - 1, output_format="flac24"),
     backend="mlx",

@@ -30,12 +30,12 @@ class Box:
     voice: Voice
     backend: NumpyBackend
 
-    def convert(self, **changes: object) -> Path:
+    def convert(self, *, f0_file: Path | None = None, **changes: object) -> Path:
         """Convert inbox/a.wav as the box does, which then moves the source, under another name here."""
         source, target = self.home.inbox / "a.wav", self.home.outbox / "a.wav"
         sf.write(source, 0.2 * np.random.default_rng(0).standard_normal(8_000).clip(-3, 3), 16_000)
         settings = ConversionSettings().with_changes(**changes)
-        rvc_batch.convert(source, target, voice="anna", home=self.home.root, settings=settings)
+        rvc_batch.convert(source, target, voice="anna", home=self.home.root, f0_file=f0_file, settings=settings)
         source.replace(self.home.processed / "a (2).wav")
         return target
 
@@ -49,6 +49,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     store = SimpleNamespace(
         hubert=lambda: home.models,
         rmvpe=lambda: home.models,
+        pitch_network=lambda _: home.models,
         voice=lambda _, index=None: replace(made.voice, index=index or made.voice.index),
     )
     monkeypatch.setattr("rvc_batch.api._store", lambda _: store)
@@ -58,6 +59,20 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
 
 def again(box: Box, result: Path, **options: object) -> rvc_batch.api.RenderedAgain:
     return rvc_batch.render_again(result, home=box.home.root, **options)  # type: ignore[arg-type]
+
+
+def test_a_curve_of_f0_is_told_from_another_and_from_none(box: Box, tmp_path: Path) -> None:
+    curve, other = tmp_path / "curve.csv", tmp_path / "other.csv"
+    curve.write_text("0.0,200\n0.4,300\n")
+    other.write_text("0.0,200\n0.4,301\n")
+    plain = box.convert().rename(box.home.outbox / "plain.wav")
+    result = box.convert(f0_file=curve)
+    assert again(box, result, f0_file=curve).is_identical
+    for given, sentence in ((None, "none was given; name it with --f0-file"), (other, "other.csv is another")):
+        with pytest.raises(CannotRenderAgain, match=sentence):
+            again(box, result, f0_file=given, overwrite=True)
+    with pytest.raises(CannotRenderAgain, match=r"without an f0 file, curve\.csv was given"):
+        again(box, plain, f0_file=curve)
 
 
 def test_a_result_comes_again_from_its_tags_alone(box: Box, tmp_path: Path) -> None:

@@ -27,7 +27,15 @@ def test_settings_survive_json() -> None:
         ({"resample_rate": 8_000}, "resample_rate is 8000, expected 16000 to 192000"),
         ({"dialect": "rvc"}, "expected one of rvc-2023, rvc-2026, applio"),
         ({"seams": "soft"}, "expected one of exact, upstream"),
-        ({"pitch_method": "magic"}, "expected one of rmvpe"),
+        ({"pitch_method": "magic"}, "pitch_method is 'magic', expected one of rmvpe"),
+        ({"pitch_method": "harvest", "pitch_threshold": 0.1}, "harvest decides on voicing without one"),
+        ({"pitch_threshold": 1.5}, "pitch_threshold is 1.5, expected 0 to 1"),
+        ({"f0_smoothing": 4}, "f0_smoothing is 4, expected 0, or an odd number from 3 to 31"),
+        ({"f0_smoothing": 1}, "f0_smoothing is 1"),
+        ({"f0_smoothing": 33}, "f0_smoothing is 33"),
+        ({"auto_key": 20}, "auto_key is 20.0, expected 50 to 1200"),
+        ({"autotune": 1.1}, "autotune is 1.1, expected 0 to 1"),
+        ({"autotune_scale": "C moll"}, "autotune_scale is 'C moll', expected 'chromatic', or a note"),
         ({"output_format": "aiff"}, "expected one of wav"),
         ({"speaker_id": "zero"}, "speaker_id is 'zero' .str., expected int"),
         ({"speaker_id": True}, "speaker_id is True .bool., expected int"),
@@ -37,6 +45,13 @@ def test_settings_survive_json() -> None:
 def test_bad_values_are_refused_with_what_was_expected(change: dict[str, object], sentence: str) -> None:
     with pytest.raises(SettingsInvalid, match=sentence):
         ConversionSettings().with_changes(**change)
+
+
+def test_shaping_of_pitch_is_off_unless_asked_for() -> None:
+    settings = ConversionSettings(pitch_method="pm", pitch_threshold=0.5, f0_smoothing=31, auto_key=155.0)
+    assert ConversionSettings.from_json(settings.to_json()) == settings
+    before = '{"version": 1, "transpose": 2.0}'  # a job from before these settings
+    assert ConversionSettings.from_json(before) == ConversionSettings(transpose=2.0)
 
 
 def test_integers_are_taken_for_floats() -> None:

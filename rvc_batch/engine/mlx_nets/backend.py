@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,15 +18,25 @@ import numpy as np
 from mlx import nn
 
 from rvc_batch.engine.blas import prepare_process
-from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
+from rvc_batch.engine.checkpoints import (
+    PITCH_KINDS,
+    CheckpointHeader,
+    NetworkConfig,
+    NetworkKind,
+    check_keys,
+    read_header,
+    read_tensors,
+)
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
+from rvc_batch.engine.mlx_nets.crepe import Crepe
+from rvc_batch.engine.mlx_nets.fcpe import Fcpe
 from rvc_batch.engine.mlx_nets.hubert import Hubert
 from rvc_batch.engine.mlx_nets.layers import canonical_shapes, load_canonical
-from rvc_batch.engine.mlx_nets.mel import LogMel, pad_frames
+from rvc_batch.engine.mlx_nets.mel import FcpeLogMel, LogMel, pad_frames
 from rvc_batch.engine.mlx_nets.rmvpe import Rmvpe
 from rvc_batch.engine.mlx_nets.synthesizer import Synthesizer
-from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.network_config import CrepeConfig, FcpeConfig, HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
@@ -44,7 +55,19 @@ GPU_CACHE_BYTES = 1 << 30
 # benchmarks/memory_model.py measures these; the factors are rounded up
 APPETITE = Appetite(process=300 << 20, stages=96 << 20, scores=0.0, content=3.0, pitch=12.0, prior=12.0, decode=9.0)
 
+CREPE_AT_ONCE = 16  # frames: the first convolution makes 1 MB of each, and four copies of that are held
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class _PitchNetwork:
+    """A network of another pitch method that is loaded."""
+
+    checkpoint: Path
+    bytes: int
+    header: CheckpointHeader
+    network: Fcpe | Crepe
 
 
 class MlxBackend:
@@ -72,6 +95,7 @@ class MlxBackend:
         self.pitch_config = pitch
         self._pitch = load_network(Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
+        self._pitch_networks: dict[str, _PitchNetwork] = {}
         self._voices = ResidentVoices(self._load_voice, RESIDENT_VOICES)
 
     def load_voice(self, voice: Voice) -> None:
@@ -97,6 +121,43 @@ class MlxBackend:
         """See `Backend.pitch_head`."""
         states = self._pitch.recurrent(mx.array(planes), mx.array(state))
         return _numpy(self._pitch.salience(states)), _numpy(states[:, : state.size])
+
+    def load_pitch(self, method: str, checkpoint: Path) -> str:
+        """See `Backend.load_pitch`."""
+        loaded = self._pitch_networks.get(method)
+        if loaded is None or loaded.checkpoint != checkpoint:
+            header = read_header(checkpoint, PITCH_KINDS[method])
+            network = _load_pitch(header.config, checkpoint)
+            self.networks_bytes += checkpoint.stat().st_size - (loaded.bytes if loaded else 0)
+            loaded = self._pitch_networks[method] = _PitchNetwork(
+                checkpoint, checkpoint.stat().st_size, header, network
+            )
+        return loaded.header.source_sha256
+
+    def fcpe_config(self) -> FcpeConfig:
+        """See `Backend.fcpe_config`."""
+        config = self._pitch_networks["fcpe"].header.config
+        assert isinstance(config, FcpeConfig)
+        return config
+
+    def fcpe_log_mel(self, wave: F32) -> F32:
+        """See `Backend.fcpe_log_mel`."""
+        return _numpy(FcpeLogMel(self.fcpe_config().n_mels)(mx.array(wave)))
+
+    def fcpe_stem(self, mel: F32) -> F32:
+        """See `Backend.fcpe_stem`."""
+        return _numpy(self._fcpe().stem(mx.array(mel)))
+
+    def fcpe_salience(self, stem: F32, mean: F32, variance: F32) -> F32:
+        """See `Backend.fcpe_salience`."""
+        return _numpy(self._fcpe().salience(mx.array(stem), mx.array(mean), mx.array(variance)))
+
+    def crepe_salience(self, method: str, frames: F32) -> F32:
+        """See `Backend.crepe_salience`."""
+        network = self._pitch_networks[method].network
+        assert isinstance(network, Crepe)
+        parts = (frames[i : i + CREPE_AT_ONCE] for i in range(0, frames.shape[0], CREPE_AT_ONCE))
+        return np.concatenate([_numpy(network(mx.array(part))) for part in parts])
 
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
         """See `Backend.encode_prior`."""
@@ -167,6 +228,11 @@ class MlxBackend:
         assert isinstance(config, SynthesizerConfig)
         return config, load_network(Synthesizer(config), path, self.precision)
 
+    def _fcpe(self) -> Fcpe:
+        network = self._pitch_networks["fcpe"].network
+        assert isinstance(network, Fcpe)
+        return network
+
     def _voice(self, x: SynthesisInputs) -> Synthesizer:
         config, network = self._voices.current
         check_synthesis_inputs(x, config)
@@ -200,6 +266,13 @@ def _set_up_device() -> tuple[str, int]:
     where = f"{name}, BLAS {library.source} {library.path or ''}".rstrip() if name == "cpu" else name
     logger.info("mlx on %s: %.0f GFLOP/s in a 512 by 512 matrix product", where, matmul_gflops())
     return name, cache
+
+
+def _load_pitch(config: NetworkConfig, path: Path) -> Fcpe | Crepe:
+    if isinstance(config, CrepeConfig):
+        return load_network(Crepe(config), path)
+    assert isinstance(config, FcpeConfig)
+    return load_network(Fcpe(config), path)
 
 
 def load_network(network: Network, path: Path, precision: Precision = FULL) -> Network:

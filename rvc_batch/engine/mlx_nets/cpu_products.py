@@ -29,6 +29,7 @@ __all__ = [
     "Finish",
     "PairedRows",
     "attention",
+    "depthwise",
     "gated",
     "gelu",
     "group_norm",
@@ -36,6 +37,7 @@ __all__ = [
     "normalised_sum",
     "recurrent",
     "relative_attention",
+    "sigmoid_gated",
     "upsample_plane",
     "windowed_plane",
 ]
@@ -151,6 +153,15 @@ def _write_gelu(x: F32, out: F32) -> None:
 
 def gated(signal: mx.array, gate: mx.array) -> mx.array:
     """Return tanh(signal) · sigmoid(gate); MLX takes 15 ns for each of the two, numpy a tenth."""
+    return _gated(signal, gate, np.tanh)
+
+
+def sigmoid_gated(signal: mx.array, gate: mx.array) -> mx.array:
+    """Return signal · sigmoid(gate)."""
+    return _gated(signal, gate, None)
+
+
+def _gated(signal: mx.array, gate: mx.array, activation: Callable[..., F32] | None) -> mx.array:
     y, out = blank(*signal.shape)
     mx.eval(signal, gate)
     signals, gates = np.asarray(signal), np.asarray(gate)
@@ -160,9 +171,10 @@ def gated(signal: mx.array, gate: mx.array) -> mx.array:
         np.tanh(g, out=g)
         g += np.float32(1)
         g *= np.float32(0.5)
-        product = out[first:last]
-        np.tanh(signals[first:last], out=product)
-        product *= g
+        product = signals[first:last]
+        if activation is not None:
+            product = activation(product, out=out[first:last])
+        np.multiply(product, g, out=out[first:last])
 
     share(signal.shape[0], max(1, BLOCK_FLOATS // signal.shape[1]), multiply)
     return y
@@ -243,6 +255,27 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array | None, *, is_gelu: boo
             np.add(product, 0 if shift is None else shift[first:last], out=columns)
 
     share(weight.shape[0], even_step(weight.shape[0], weight.shape[0]), multiply)
+    return y
+
+
+def depthwise(x: mx.array, weight: mx.array) -> mx.array:
+    """Convolve [T + K - 1, C], padding included, with weight [C, K, 1], each channel by itself, to [T, C].
+
+    A sum of shifted rows: a product with one column per channel would be all overhead.
+    """
+    channels, kernel, _ = weight.shape
+    y, out = blank(x.shape[0] - kernel + 1, channels)
+    rows, taps = np.asarray(x), np.ascontiguousarray(np.asarray(weight)[:, :, 0].T)
+
+    def add(first: int, last: int) -> None:
+        block = out[first:last]
+        np.multiply(rows[first:last], taps[0], out=block)
+        product = np.empty_like(block)
+        for tap in range(1, kernel):
+            np.multiply(rows[first + tap : last + tap], taps[tap], out=product)
+            block += product
+
+    share(out.shape[0], max(1, BLOCK_FLOATS // channels), add)
     return y
 
 

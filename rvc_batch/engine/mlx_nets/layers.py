@@ -1,4 +1,4 @@
-"""The layers of the three networks in MLX, each in the formulation that its device runs well.
+"""The layers of the networks in MLX, each in the formulation that its device runs well.
 
 This is the only file that asks which device is in use. A GPU runs MLX's own convolutions; on a CPU those fall into
 scalar loops as soon as they dilate, transpose or group, so there they become matrix products. Transposed convolutions
@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.nn import Embedding, LayerNorm, ReLU
+from mlx.nn import Embedding, Identity, LayerNorm, ReLU
 from mlx.utils import tree_flatten
 
 from rvc_batch.engine.mlx_nets import cpu_products
 from rvc_batch.engine.mlx_nets.cpu_products import Finish, PairedRows
 from rvc_batch.engine.mlx_nets.streamed import SPAN_FLOATS, PhaseProduct, Span, lazily_windowed, rows_between, windowed
-from rvc_batch.engine.network_config import BATCH_NORM_EPS, LAYER_NORM_EPS
+from rvc_batch.engine.network_config import BATCH_NORM_EPS, FINAL_SLOPE, LAYER_NORM_EPS
 from rvc_batch.engine.precision import FULL, Precision
 from rvc_batch.engine.types import F32
 
 __all__ = [
+    "GLU",
     "GRU",
     "BatchNorm2d",
     "Conv1d",
@@ -33,10 +34,14 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "Embedding",
+    "FrameConv1d",
     "GroupNorm",
+    "Identity",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "ReLU",
+    "SiLU",
     "attention",
     "canonical_shapes",
     "conv_norm_relu",
@@ -45,6 +50,7 @@ __all__ = [
     "gated",
     "gelu",
     "gelu_of",
+    "larger_of_pairs",
     "leaky_relu",
     "load_canonical",
     "mean_pool",
@@ -55,6 +61,7 @@ __all__ = [
 
 SMALL_PRODUCT = 1 << 12  # outputs of a linear layer that are not worth sharing out
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
+WIDE_WINDOW = 1 << 13  # floats in a window of `FrameConv1d`
 QUANTIZE_GROUP = 64  # weights of a row that share scale and offset
 
 
@@ -128,6 +135,9 @@ class Conv1d(nn.Module):
     def windowed(self, x: mx.array, *, is_gelu: bool = False) -> mx.array:
         """Convolve by gathered windows, without the bias, and apply GELU if wanted."""
         x = mx.pad(x, [(self._padding, self._padding), (0, 0)]) if self._padding else x
+        is_depthwise = 1 < self._groups == x.shape[1] == self.weight.shape[0]
+        if is_depthwise and not is_gelu and (self._stride, self._dilation) == (1, 1):
+            return cpu_products.depthwise(x, self.weight)
         form = {"stride": self._stride, "dilation": self._dilation, "groups": self._groups}
         return windowed(x, self.weight, **form, is_gelu=is_gelu)
 
@@ -190,6 +200,40 @@ class Conv1d(nn.Module):
     @property
     def _any_bias(self) -> mx.array:
         return mx.zeros((self.weight.shape[0],), self.weight.dtype) if self.bias is None else self.bias
+
+
+class FrameConv1d(nn.Module):
+    """Convolve frames [B, L, I] along L, each by itself, with so many zeros before and after it, to [B, L', O].
+
+    On a CPU short windows are laid side by side for one product. A kernel over many channels is a sum of products, one
+    per tap: its windows would take sixty times the memory of the frames. Weight [O, K, I].
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.weight = mx.zeros((out_channels, kernel_size, in_channels))
+        self.bias = mx.zeros((out_channels,))
+        self._stride, self._zeros = stride, padding
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = mx.pad(x, [(0, 0), self._zeros, (0, 0)])
+        frames, (outputs, kernel, inputs) = x.shape[0], self.weight.shape
+        length = (x.shape[1] - kernel) // self._stride + 1
+        if not _by_hand(x):
+            return mx.conv1d(x, self.weight, self._stride) + self.bias
+        if kernel * inputs <= WIDE_WINDOW:
+            strides = (x.shape[1] * inputs, self._stride * inputs, 1)
+            windows = mx.as_strided(mx.contiguous(x), (frames, length, kernel * inputs), strides)
+            y = windows.reshape(-1, kernel * inputs) @ self.weight.reshape(outputs, -1).T
+        else:
+            last = (length - 1) * self._stride + 1
+            y = mx.zeros((frames * length, outputs))
+            for tap in range(kernel):
+                rows = x[:, tap : tap + last : self._stride].reshape(-1, inputs)
+                y = mx.addmm(y, rows, self.weight[:, tap].T)
+        return y.reshape(frames, length, outputs) + self.bias
 
 
 class ConvTranspose1d(nn.Module):
@@ -392,6 +436,28 @@ class GroupNorm(nn.Module):
         return cpu_products.group_norm(x, self.weight, self.bias, self._eps, is_gelu=is_gelu)
 
 
+class GLU(nn.Module):
+    """Multiply one half of the channels of [T, 2·C] by the sigmoid of the other."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        signal, gate = mx.split(x, 2, axis=-1)
+        return _sigmoid_gated(signal, gate)
+
+
+class SiLU(nn.Module):
+    """Multiply [T, C] by its sigmoid."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return _sigmoid_gated(x, x)
+
+
+class LeakyReLU(nn.Module):
+    """Return x where positive, x / 100 elsewhere."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return leaky_relu(x, FINAL_SLOPE)
+
+
 class GRU(nn.Module):
     """Run gated recurrent units over [T, I] in both directions to [T, 2·H].
 
@@ -457,6 +523,11 @@ def conv_norm_relu(steps: list[nn.Module], x: mx.array, shortcut: mx.array | Non
         return y if shortcut is None else y + shortcut
     scale, shift = (np.asarray(a) for a in norm.scale_and_shift())
     return conv.finished(x, Finish(scale, shift, is_rectified=True), shortcut)
+
+
+def larger_of_pairs(x: mx.array) -> mx.array:
+    """Halve the time of [B, L, C] by the larger of every two."""
+    return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2]).max(axis=2)
 
 
 def leaky_relu(x: mx.array, slope: float) -> mx.array:
@@ -532,6 +603,10 @@ def fused(network: Callable[..., mx.array]) -> Callable[..., mx.array]:
 def span_rows(channels: int) -> int:
     """Return how many rows of a signal of `channels` to compute at a time: on a GPU all of them."""
     return SPAN_FLOATS // channels if _on_cpu() else sys.maxsize
+
+
+def _sigmoid_gated(signal: mx.array, gate: mx.array) -> mx.array:
+    return cpu_products.sigmoid_gated(signal, gate) if _by_hand(signal) else signal * mx.sigmoid(gate)
 
 
 def _on_cpu() -> bool:

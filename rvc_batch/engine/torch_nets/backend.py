@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,16 +16,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from rvc_batch.engine.checkpoints import NetworkKind, check_keys, read_header, read_tensors
+from rvc_batch.engine.checkpoints import (
+    PITCH_KINDS,
+    CheckpointHeader,
+    NetworkConfig,
+    NetworkKind,
+    check_keys,
+    read_header,
+    read_tensors,
+)
 from rvc_batch.engine.dialect import MelPadding
 from rvc_batch.engine.memory import Appetite
-from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.network_config import CrepeConfig, FcpeConfig, HubertConfig, RmvpeConfig, SynthesizerConfig
 from rvc_batch.engine.precision import FULL
 from rvc_batch.engine.requests import check_content_request, check_synthesis_inputs
 from rvc_batch.engine.resident import RESIDENT_VOICES, ResidentVoices
+from rvc_batch.engine.torch_nets.crepe import Crepe
+from rvc_batch.engine.torch_nets.fcpe import Fcpe
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.layers import canonical_shapes, load_canonical
-from rvc_batch.engine.torch_nets.mel import LogMel, pad_frames
+from rvc_batch.engine.torch_nets.mel import FcpeLogMel, LogMel, pad_frames
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from rvc_batch.engine.types import F32, I64, SynthesisInputs
@@ -35,7 +46,19 @@ __all__ = ["TorchBackend", "matmul_gflops"]
 # benchmarks/memory_model.py measures these; the factors are rounded up
 APPETITE = Appetite(process=450 << 20, stages=96 << 20, scores=1.2, content=4.0, pitch=25.0, prior=25.0, decode=23.0)
 
+CREPE_AT_ONCE = 16  # frames: the first convolution makes 1 MB of each, and four copies of that are held
+
 Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class _PitchNetwork:
+    """A network of another pitch method that is loaded."""
+
+    checkpoint: Path
+    bytes: int
+    header: CheckpointHeader
+    network: Fcpe | Crepe
 
 
 class TorchBackend:
@@ -60,6 +83,7 @@ class TorchBackend:
         self.pitch_config = pitch
         self._pitch = _load(lambda: Rmvpe(pitch), rmvpe)
         self._log_mel = LogMel()
+        self._pitch_networks: dict[str, _PitchNetwork] = {}
         self._voices = ResidentVoices(_load_voice, RESIDENT_VOICES)
 
     def load_voice(self, voice: Voice) -> None:
@@ -89,6 +113,47 @@ class TorchBackend:
         """See `Backend.pitch_head`."""
         states = self._pitch.recurrent(_tensor(planes)[None], _tensor(state))
         return _numpy(self._pitch.salience(states)[0]), _numpy(states[0, :, : state.size])
+
+    def load_pitch(self, method: str, checkpoint: Path) -> str:
+        """See `Backend.load_pitch`."""
+        loaded = self._pitch_networks.get(method)
+        if loaded is None or loaded.checkpoint != checkpoint:
+            header = read_header(checkpoint, PITCH_KINDS[method])
+            network = _load_pitch(header.config, checkpoint)
+            self.networks_bytes += checkpoint.stat().st_size - (loaded.bytes if loaded else 0)
+            loaded = self._pitch_networks[method] = _PitchNetwork(
+                checkpoint, checkpoint.stat().st_size, header, network
+            )
+        return loaded.header.source_sha256
+
+    def fcpe_config(self) -> FcpeConfig:
+        """See `Backend.fcpe_config`."""
+        config = self._pitch_networks["fcpe"].header.config
+        assert isinstance(config, FcpeConfig)
+        return config
+
+    @torch.inference_mode()
+    def fcpe_log_mel(self, wave: F32) -> F32:
+        """See `Backend.fcpe_log_mel`."""
+        return _numpy(FcpeLogMel(self.fcpe_config().n_mels)(_tensor(wave)))
+
+    @torch.inference_mode()
+    def fcpe_stem(self, mel: F32) -> F32:
+        """See `Backend.fcpe_stem`."""
+        return _numpy(self._fcpe().stem(_tensor(mel))[0].T)
+
+    @torch.inference_mode()
+    def fcpe_salience(self, stem: F32, mean: F32, variance: F32) -> F32:
+        """See `Backend.fcpe_salience`."""
+        return _numpy(self._fcpe().salience(_channels_second(stem), _tensor(mean), _tensor(variance))[0])
+
+    @torch.inference_mode()
+    def crepe_salience(self, method: str, frames: F32) -> F32:
+        """See `Backend.crepe_salience`."""
+        network = self._pitch_networks[method].network
+        assert isinstance(network, Crepe)
+        parts = (frames[i : i + CREPE_AT_ONCE] for i in range(0, frames.shape[0], CREPE_AT_ONCE))
+        return np.concatenate([_numpy(network(_tensor(part))) for part in parts])
 
     @torch.inference_mode()
     def encode_prior(self, x: SynthesisInputs) -> tuple[F32, F32]:
@@ -153,6 +218,11 @@ class TorchBackend:
     def release(self) -> None:
         """See `Backend.release`; torch keeps no cache on the CPU."""
 
+    def _fcpe(self) -> Fcpe:
+        network = self._pitch_networks["fcpe"].network
+        assert isinstance(network, Fcpe)
+        return network
+
     def _voice(self, x: SynthesisInputs) -> Synthesizer:
         config, network = self._voices.current
         check_synthesis_inputs(x, config)
@@ -175,6 +245,13 @@ def _load(build: Callable[[], Network], path: Path) -> Network:
     check_keys(str(path), canonical_shapes(network), {key: tuple(value.shape) for key, value in tensors.items()})
     load_canonical(network, tensors)
     return network.eval()
+
+
+def _load_pitch(config: NetworkConfig, path: Path) -> Fcpe | Crepe:
+    if isinstance(config, CrepeConfig):
+        return _load(lambda: Crepe(config), path)
+    assert isinstance(config, FcpeConfig)
+    return _load(lambda: Fcpe(config), path)
 
 
 def _load_voice(path: Path) -> tuple[SynthesizerConfig, Synthesizer]:

@@ -1,4 +1,4 @@
-"""The layers of the three networks in torch: torch.nn's own, and the few functions it does not have.
+"""The layers of the networks in torch: torch.nn's own, and the few functions it does not have.
 
 Tensors keep a batch axis of one and channels second, as torch's layers want them. Canonical tensors are channels
 last: `load_canonical` turns each by the type of the module that owns it, never by its shape or name.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 from torch.nn import (
+    GLU,
     GRU,
     BatchNorm2d,
     Conv1d,
@@ -19,15 +20,19 @@ from torch.nn import (
     ConvTranspose2d,
     Embedding,
     GroupNorm,
+    Identity,
     LayerNorm,
+    LeakyReLU,
     Linear,
     ReLU,
+    SiLU,
     functional,
 )
 
 from rvc_batch.engine.types import F32
 
 __all__ = [
+    "GLU",
     "GRU",
     "BatchNorm2d",
     "Conv1d",
@@ -35,10 +40,14 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "Embedding",
+    "FrameConv1d",
     "GroupNorm",
+    "Identity",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "ReLU",
+    "SiLU",
     "attention",
     "canonical_shapes",
     "conv_norm_relu",
@@ -46,6 +55,7 @@ __all__ = [
     "gated",
     "gelu",
     "gelu_of",
+    "larger_of_pairs",
     "leaky_relu",
     "load_canonical",
     "mean_pool",
@@ -53,9 +63,24 @@ __all__ = [
     "relative_attention",
 ]
 
+
+class FrameConv1d(Conv1d):
+    """Convolve frames [B, I, L] along L, each by itself, with so many zeros before and after it, to [B, O, L']."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: tuple[int, int]
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride)
+        self._zeros = padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(functional.pad(x, self._zeros))
+
+
 # Axes of the canonical weight in torch's order, by the type of the module.
 TORCH_AXES: dict[type[nn.Module], tuple[int, ...]] = {
     Conv1d: (0, 2, 1),  # [O, K, I] → [O, I, K]
+    FrameConv1d: (0, 2, 1),
     Conv2d: (0, 3, 1, 2),  # [O, K, K, I] → [O, I, K, K]
     ConvTranspose1d: (2, 0, 1),  # [O, K, I] → [I, O, K]
     ConvTranspose2d: (3, 0, 1, 2),  # [O, K, K, I] → [I, O, K, K]
@@ -109,6 +134,11 @@ def conv_norm_relu(steps: list[nn.Module], x: torch.Tensor, shortcut: torch.Tens
     for step in steps:
         x = step(x)
     return x if shortcut is None else x + shortcut
+
+
+def larger_of_pairs(x: torch.Tensor) -> torch.Tensor:
+    """Halve the time of [B, C, L] by the larger of every two."""
+    return functional.max_pool1d(x, 2)
 
 
 def leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The log-mel front end of the pitch network in torch. It holds tables, no parameters."""
+"""The log-mel front ends of the pitch networks in torch. They hold tables, no parameters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import torch
 from torch.nn import functional
 
 from rvc_batch.engine.dialect import MelPadding
-from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_filter_bank
+from rvc_batch.engine.mel_basis import LOG_FLOOR, N_FFT, hann_window, mel_filter_bank, slaney_filter_bank
 from rvc_batch.engine.network_config import HOP_16K
 
-__all__ = ["LogMel", "pad_frames"]
+__all__ = ["FcpeLogMel", "LogMel", "pad_frames"]
+
+POWER_FLOOR = 1e-9  # added to the power of each bin, as FCPE was trained
 
 
 class LogMel:
@@ -32,6 +34,20 @@ class LogMel:
             wave, N_FFT, HOP_16K, window=self._window, center=True, pad_mode="reflect", return_complex=True
         )
         return torch.log(torch.clamp(spectrum.abs().T @ self._basis.T, min=LOG_FLOOR))
+
+
+class FcpeLogMel:
+    """Turn a wave into natural-log mel magnitudes: Hann frames of 1024, hop 160, the first at the first sample."""
+
+    def __init__(self, n_mels: int) -> None:
+        self._window = torch.from_numpy(hann_window())
+        self._basis = torch.from_numpy(slaney_filter_bank(n_mels))
+
+    def __call__(self, wave: torch.Tensor) -> torch.Tensor:
+        """Return [T, n_mels] for wave [(T - 1) · 160 + 1024] at 16 kHz."""
+        spectrum = torch.stft(wave, N_FFT, HOP_16K, window=self._window, center=False, return_complex=True)
+        magnitude = torch.sqrt(spectrum.real.square() + spectrum.imag.square() + POWER_FLOOR)
+        return torch.log(torch.clamp(magnitude.T @ self._basis.T, min=LOG_FLOOR))
 
 
 def pad_frames(mel: torch.Tensor, multiple: int, padding: MelPadding) -> torch.Tensor:

@@ -143,7 +143,9 @@ def settle(home: Home, nemesis: Nemesis, producers: Producers) -> None:
         again = [
             job.id
             for job in queue.list(state=(JobState.FAILED, JobState.CANCELLED))
-            if job.error is None or (job.error.code != expected[job.source_rel] and job.error.code in NOT_ITS_FAULT)
+            if job.state is JobState.CANCELLED  # its error is that of an attempt before, and was got over
+            or job.error is None
+            or (job.error.code != expected[job.source_rel] and job.error.code in NOT_ITS_FAULT)
         ]
         for number in again:
             queue.retry(number)

@@ -61,7 +61,7 @@ __all__ = [
 
 SMALL_PRODUCT = 1 << 12  # outputs of a linear layer that are not worth sharing out
 WINDOW_FLOATS = 1 << 21  # 8 MB of gathered windows or attention scores at a time: stays near the cache
-WIDE_WINDOW = 1 << 13  # floats in a window of `FrameConv1d`
+WIDE_WINDOW = 1 << 11  # floats in a window of `FrameConv1d`; copying longer ones costs more than it saves
 QUANTIZE_GROUP = 64  # weights of a row that share scale and offset
 
 

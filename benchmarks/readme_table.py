@@ -97,7 +97,7 @@ def queue(result: Result) -> Iterator[Row]:
 
 def memory(result: Result) -> Iterator[Row]:
     """Rows of benchmarks/memory.py: the shortest and the longest file, and the peak under each limit."""
-    size = {"tiny": "small synthetic networks", "full": "networks of published size", "none": "no networks"}[
+    size = {"tiny": "small synthetic networks", "full": "networks of published size", "none": "a stand-in of numpy for the networks"}[
         result["networks"]
     ]
     free = [row for row in result["rows"] if row["limit"] == "none"]
@@ -105,7 +105,7 @@ def memory(result: Result) -> Iterator[Row]:
     lengths = f"{last['minutes']:g} min against {first['minutes']:g} min"
     yield (
         f"peak memory of a file of {lengths}, {size}, {result['backend']}",
-        f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB; {last['realtime_factor']} × real time",
+        f"{last['peak_rss_mb']} MB against {first['peak_rss_mb']} MB",
     )
     for row in result["rows"]:
         if row["limit"] != "none":

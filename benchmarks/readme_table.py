@@ -97,9 +97,12 @@ def queue(result: Result) -> Iterator[Row]:
 
 def memory(result: Result) -> Iterator[Row]:
     """Rows of benchmarks/memory.py: the shortest and the longest file, and the peak under each limit."""
-    size = {"tiny": "small synthetic networks", "full": "networks of published size", "none": "a stand-in of numpy for the networks"}[
-        result["networks"]
-    ]
+    sizes = {
+        "tiny": "small synthetic networks",
+        "full": "networks of published size",
+        "none": "a stand-in of numpy for the networks",
+    }
+    size = sizes[result["networks"]]
     free = [row for row in result["rows"] if row["limit"] == "none"]
     first, last = free[0], free[-1]
     lengths = f"{last['minutes']:g} min against {first['minutes']:g} min"

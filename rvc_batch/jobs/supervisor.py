@@ -332,6 +332,7 @@ class Supervisor:
                 self._failed_starts = 0
                 if isinstance(message, Rendered):
                     self._jobs_rendered += 1
+                    self._rss = self._worker.rss() if self._worker else None  # before it is given another job
                     self._ready = dataclasses.replace(self._ready, warm_voices=message.warm_voices)
                 self._desk.hear(message)
 

@@ -249,7 +249,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="rvc-batch-soak-"))
     report = soak(Home(folder / "home"), minutes=options.minutes, seed=options.seed)
     shutil.rmtree(folder)
-    text = json.dumps(report, indent=1, ensure_ascii=False)
+    text = json.dumps(report, indent=1)
     if options.report is not None:
         options.report.write_text(text + "\n", encoding="utf-8")
     print(text)

@@ -170,13 +170,14 @@ class Daemon:
                 supervisor.tick(TICK_SECONDS)
                 self._awake.hold(self._settings.prevent_sleep and not supervisor.is_idle)
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
-                    sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
+                    _sweep(sources, queue)
                     back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
                     swept = time.monotonic()
                     if swept - pruned >= PRUNE_SECONDS:
                         prune(self._home, queue, self._settings.retention, self._options.clock())
                         pruned = swept
                 if self._options.until_idle and not stopping and self._is_done(queue, supervisor, watcher):
+                    _sweep(sources, queue)  # what could not be moved when its job ended
                     return
             except EnvironmentFault as e:
                 error = str(e)
@@ -305,7 +306,7 @@ def recover(home: Home, queue: Queue, ingest: Ingest, sources: Sources) -> None:
     for job in queue.release_orphans():
         logger.info("job %d: its daemon died, now %s", job.id, job.state)
     failpoint(RECOVERY_RELEASED)
-    sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
+    _sweep(sources, queue)
     sources.tidy()
     if removed:
         logger.info("%d unfinished results of killed workers removed", removed)
@@ -317,6 +318,11 @@ def _is_published(home: Home, job: Job) -> bool:
     except OSError as e:
         logger.warning("job %d: its result cannot be made durable (%s); looked at again at its next claim", job.id, e)
         return False
+
+
+def _sweep(sources: Sources, queue: Queue) -> None:
+    """Move the sources of jobs that have ended to where they belong, if they are not there yet."""
+    sources.sweep(lambda number: _find(queue, number), at_work=queue.at_work())
 
 
 def _find(queue: Queue, number: int) -> Job | None:

@@ -10,7 +10,6 @@ as a second name, which is made durable before the last one moves it: what is mi
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import itertools
@@ -51,6 +50,8 @@ from rvc_batch.jobs.request import Choices, Request, output_rel, read_requests
 from rvc_batch.jobs.sources import Sources, companions, renamed
 
 logger = logging.getLogger(__name__)
+
+OF_THE_MACHINE = (*durable.FULL, errno.EIO)  # errors of a move that say nothing of the file
 
 STAGE = "ingest"
 
@@ -294,7 +295,7 @@ class Ingest:
                 else:
                     _rename(each.path, source)
             except OSError as e:
-                if e.errno in durable.FULL:
+                if e.errno in OF_THE_MACHINE:
                     raise durable.environment_fault(e, self._home.work) from e
                 each.outcome = self._unmovable(each.job, each.path, e)
             else:
@@ -324,8 +325,11 @@ class Ingest:
             source = self._sources.path(each.job)
             bring = durable.share if each.is_shared else _rename
             for companion in () if self._is_anothers(each, source) else companions(each.path.parent, each.path.name):
-                with contextlib.suppress(OSError):  # it is gone again; the audio is what counts
+                try:
                     bring(companion, source.with_name(renamed(companion.name, each.path.name, source.name)))
+                except OSError as e:  # it is gone again, or cannot be moved; the audio is what counts
+                    if e.errno in OF_THE_MACHINE:
+                        raise durable.environment_fault(e, self._home.work) from e
         folders = [self._sources.folder(each.job) for each in taking]
         folders += [f for f in dict.fromkeys(each.path.parent for each in taking) if f.is_dir()]  # or removed, empty
         self._sync(folders)

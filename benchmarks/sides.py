@@ -6,6 +6,7 @@ MLX and torch are never loaded into one process here.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 __all__ = ["be_ready", "environment"]
@@ -41,4 +42,9 @@ def be_ready(backend: str, threads: int, which_blas: str) -> dict[str, Any]:
     if which_blas == "faiss":
         blas.load_system_openblas = lambda: None
     library = blas.prepare_process()
-    return {"backend": backend, "threads": threads, "blas": str(library.source), "blas_path": library.path}
+    return {
+        "backend": backend,
+        "threads": threads,
+        "blas": str(library.source),
+        "blas_file": Path(library.path or "").name,
+    }

@@ -205,7 +205,8 @@ def check_outcome(home: Home, drop: Drop, job: Job) -> None:
         assert job.state is JobState.DONE, (drop, job)
     if job.state is JobState.DONE:
         assert publish.is_published(home.outbox, job), (drop, job)
-        assert soundfile.info(publish.output_path(home.outbox, job)).frames == drop.samples, (drop, job)
+        with publish.output_path(home.outbox, job).open("rb") as result:  # its name need not be UTF-8
+            assert soundfile.info(result).frames == drop.samples, (drop, job)
         if drop.keeps_bytes:
             assert any(map(is_source(drop), beside(home.processed, drop))), f"{drop} is not in processed/"
     else:

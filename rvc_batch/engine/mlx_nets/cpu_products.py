@@ -4,7 +4,8 @@ MLX runs one operation of a stream on one thread and without vector instructions
 products badly. So every layer here is cut into spans that do not depend on each other, and each thread takes a span
 through product and elementwise passes while it is in the cache (`share`), with a BLAS of one thread. numpy reads and
 writes the memory of MLX arrays without a copy (`blank`): only arrays made here, before anybody else sees them.
-`layers.py` decides when these functions are used; MLX's own operations are the reference they are tested against.
+`layers.py` decides when these functions are used; MLX's own operations are the reference they are tested against. It is
+long because the formulations for a CPU stand in one place, as the choice between them does.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ import soundfile
 from rvc_batch.config import Settings
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
 from rvc_batch.engine.types import ConversionReport, DeviceMemory
-from rvc_batch.errors import InputNotAudio, ModelMissing, OutputInvalid
+from rvc_batch.errors import InputEmpty, InputNotAudio, ModelMissing, OutputInvalid
 from rvc_batch.home import Home
 from rvc_batch.logs import printable
 
@@ -81,6 +81,8 @@ class FakeRenderer:
             log.seek(0)
             number = len(log.readlines())
         self._voices = [v for v in self._voices if v != voice] + [voice]
+        if source.stat().st_size == 0:  # as the true engine says when an empty file is retried
+            raise InputEmpty(f"{source.name} has no bytes")
         try:
             audio, rate = soundfile.read(source, dtype="int16", always_2d=True)
         except soundfile.LibsndfileError as e:

@@ -182,12 +182,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     except OSError as e:
         if e.errno != errno.EXDEV:
             raise
-        temp = _temp_beside(target)
-        try:
-            _copy(source, temp)
-            link_exclusively(temp, target)
-        finally:
-            temp.unlink(missing_ok=True)
+        _copy_exclusively(source, target)
 
 
 def share(source: Path, target: Path) -> None:
@@ -201,12 +196,17 @@ def share(source: Path, target: Path) -> None:
     except OSError as e:
         if e.errno not in (*NO_LINKS, errno.EXDEV):
             raise
-        temp = _temp_beside(target)
-        try:
-            _copy(source, temp)
-            link_exclusively(temp, target)
-        finally:
-            temp.unlink(missing_ok=True)
+        _copy_exclusively(source, target)
+
+
+def _copy_exclusively(source: Path, target: Path) -> None:
+    """Give a whole, durable copy of a file a name that must not exist yet."""
+    temp = _temp_beside(target)
+    try:
+        _copy(source, temp)
+        link_exclusively(temp, target)
+    finally:
+        temp.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -10,9 +10,11 @@ in -wal and -shm, start the daemon.
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from rvc_batch.db.engine import back_up, open_reader, quick_check
 from rvc_batch.db.faults import missing
@@ -23,6 +25,7 @@ from rvc_batch.jobs import durable
 
 KEPT = 24  # of those the daemon makes by itself
 _PREFIX, _SUFFIX = "jobs-", ".sqlite3"
+_UNCHECKED = ".unchecked"
 
 
 def default_target(home: Home, now: float) -> Path:
@@ -47,7 +50,7 @@ def make_backup(home: Home, target: Path) -> int:
         raise SettingsInvalid(f"{target} exists already; name another file, a backup replaces none")
     if not target.parent.is_dir():
         raise SettingsInvalid(f"there is no folder {target.parent}; create it or name a file elsewhere")
-    unchecked = target.with_name(f".{target.name}.unchecked")
+    unchecked = target.with_name(f".{target.name}.{os.getpid()}{_UNCHECKED}")
     try:
         back_up(home.database, unchecked)
         with closing(open_reader(unchecked)) as copy:
@@ -87,3 +90,12 @@ def back_up_if_due(home: Home, now: float, every_seconds: float) -> Path | None:
     for old in backups(home)[:-KEPT]:
         old.unlink(missing_ok=True)
     return target
+
+
+def remove_left_copies(home: Home) -> None:
+    """Remove the hidden copies of processes that were killed; those of a living process are its own."""
+    for left in home.backups.glob(f".{_PREFIX}*{_UNCHECKED}*"):
+        process = left.name.partition(_UNCHECKED)[0].rpartition(".")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            with suppress(OSError):  # it only takes up space
+                left.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from rvc_batch.errors import ConfigError, EnvironmentFault, JobNotFound, RvcBatc
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.awake import Awake
-from rvc_batch.jobs.backup import back_up_if_due
+from rvc_batch.jobs.backup import back_up_if_due, remove_left_copies
 from rvc_batch.jobs.failpoints import RECOVERY_FINISHED, RECOVERY_RELEASED, failpoint
 from rvc_batch.jobs.folders import Folders
 from rvc_batch.jobs.heartbeat import HeartbeatFile
@@ -308,6 +308,7 @@ def recover(home: Home, queue: Queue, ingest: Ingest, sources: Sources) -> None:
     failpoint(RECOVERY_RELEASED)
     _sweep(sources, queue)
     sources.tidy()
+    remove_left_copies(home)
     if removed:
         logger.info("%d unfinished results of killed workers removed", removed)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from rvc_batch.errors import DatabaseUnusable, FolderGone, SettingsInvalid
 from rvc_batch.home import Home
 from rvc_batch.jobs import backup as backup_module
-from rvc_batch.jobs.backup import KEPT, back_up_if_due, backups, make_backup
+from rvc_batch.jobs.backup import KEPT, back_up_if_due, backups, make_backup, remove_left_copies
 from rvc_batch.jobs.queue import Queue
 from tests.cli_harness import run
 from tests.job_fakes import files_below
@@ -108,6 +110,19 @@ def test_a_copy_that_cannot_be_made_durable_never_gets_its_name(
     with pytest.raises(FolderGone, match="Input/output error"):
         make_backup(home, home.state / "copy")
     assert "copy" not in " ".join(files_below(home.state))
+
+
+def test_the_copy_of_a_killed_process_goes_and_that_of_a_living_one_stays(home: Home, queue: Queue) -> None:
+    made = back_up_if_due(home, EPOCH, 3600)
+    assert made is not None
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    of_the_dead = [made.with_name(f".{made.name}.{killed.pid}.unchecked{end}") for end in ("", ".part")]
+    of_the_living = made.with_name(f".{made.name}.{os.getpid()}.unchecked.part")
+    for copy in (*of_the_dead, of_the_living):
+        copy.touch()
+    remove_left_copies(home)
+    assert sorted(home.backups.iterdir()) == sorted([of_the_living, made])
 
 
 def test_the_daemon_makes_one_an_hour_and_keeps_the_newest(home: Home, queue: Queue) -> None:

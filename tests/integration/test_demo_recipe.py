@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import soundfile
 import torch
 
 import rvc_batch
+from rvc_batch.errors import ModelKeys
 from rvc_batch.importers.adopt import adopt
 from rvc_batch.importers.store import ModelStore
 from tools.demo_voices import corpus
 from tools.demo_voices.__main__ import make
+from tools.demo_voices.given import Given
 from tools.demo_voices.settings import TINY
 from tools.demo_voices.speech import PHONES, RATE_HZ, Spoken, Style
+from tools.demo_voices.voices import new_trainer
 
 
 def buzz(voice: str, text: str, style: Style) -> Spoken:
@@ -73,6 +77,30 @@ def test_second_run_trains_nothing_again_and_writes_the_same(made: tuple[Path, P
         first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path))
         assert _flat(first).keys() == _flat(second).keys()
         assert all(torch.equal(value, _flat(second)[key]) for key, value in _flat(first).items())
+
+
+def test_a_run_goes_on_from_the_model_files_of_another(made: tuple[Path, Path], tmp_path: Path) -> None:
+    models, state = made
+    for part in ("corpus", "acoustic.pt"):
+        (tmp_path / part).symlink_to(state / part)
+    network = new_trainer(TINY).network
+    assert Given(models).fill_voices(network, TINY)
+    for number, voice in enumerate(TINY.targets):
+        published = torch.load(models / "voices" / voice / f"{voice}.pth", weights_only=True)["weight"]
+        torch.testing.assert_close(network.emb_g.weight[number], published["emb_g.weight"][0].float())
+    assert all(p.requires_grad for p in network.parameters())
+    make(TINY, tmp_path, tmp_path / "models", until="acoustic", given=Given(models))
+    assert not [tmp_path / f"{stage}.pt" for stage in ("content", "pitch") if (tmp_path / f"{stage}.pt").exists()]
+    for name in ("rmvpe.pt", "hubert_base.pt"):
+        first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path / "models"))
+        for key, value in _flat(first).items():
+            torch.testing.assert_close(_flat(second)[key], value, atol=2e-3, rtol=2e-3)
+
+
+def test_model_files_of_other_sizes_are_refused(made: tuple[Path, Path]) -> None:
+    wider = replace(TINY, hubert=replace(TINY.hubert, hidden=24))
+    with pytest.raises(ModelKeys, match=r"encoder"):
+        Given(made[0]).content(wider)
 
 
 def _flat(file: dict[str, object]) -> dict[str, torch.Tensor]:

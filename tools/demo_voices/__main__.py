@@ -17,16 +17,26 @@ from pathlib import Path
 import platformdirs
 import torch
 
+from rvc_batch.engine.torch_nets.hubert import Hubert
+from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from tools.demo_voices import export
 from tools.demo_voices.content import ContentTrainer, phone_accuracy, train_content
 from tools.demo_voices.corpus import Corpus, build_corpus
 from tools.demo_voices.crops import Crops
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.features import Features, extract
+from tools.demo_voices.given import Given
 from tools.demo_voices.loop import Stage
 from tools.demo_voices.pitch import label_corpus, train_pitch
 from tools.demo_voices.settings import FULL, TINY, Recipe
-from tools.demo_voices.voices import VoiceTrainer, context_frames, synthesizer_config, train_acoustic, train_waves
+from tools.demo_voices.voices import (
+    VoiceTrainer,
+    context_frames,
+    new_trainer,
+    synthesizer_config,
+    train_acoustic,
+    train_waves,
+)
 
 STATE_VARIABLE = "RVC_BATCH_DEMO_STATE"
 SCALES = {"full": FULL, "tiny": TINY}
@@ -41,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.demo_voices", description=__doc__)
     parser.add_argument("--state", type=Path, default=Path(default), help=f"kept between runs (or {STATE_VARIABLE})")
     parser.add_argument("--out", type=Path, help="where the model files go (default: STATE/models)")
+    parser.add_argument("--given", type=Path, help="model files of an earlier run to go on from")
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--until", choices=LAST, default=LAST[-1], help="the last stage to run")
     parser.add_argument("--threads", type=int)
@@ -52,10 +63,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_flush_denormal(True)  # vanishing gradients are zero, not slow
     if chosen.device != "cpu":
         torch.set_default_device(chosen.device)
-    make(recipe, chosen.state, chosen.out or chosen.state / "models", until=chosen.until)
+    given = Given(chosen.given) if chosen.given else None
+    make(recipe, chosen.state, chosen.out or chosen.state / "models", until=chosen.until, given=given)
 
 
-def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1]) -> None:
+def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1], given: Given | None = None) -> None:
     """Run every stage up to `until` and write what is trained by then into `out`."""
     stages = LAST[: LAST.index(until) + 1]
     state.mkdir(parents=True, exist_ok=True)
@@ -64,22 +76,31 @@ def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1]) -> No
         corpus = build_corpus(recipe, state)
     if "content" not in stages:
         return
-    with _Timed(state, "content"):
-        content = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
-    _report_accuracy(content, corpus)
-    export.write_hubert(content.network, recipe.hubert, out / "hubert_base.pt")
+    content = (given and given.content(recipe)) or _train_content(recipe, state, corpus)
+    export.write_hubert(content, recipe.hubert, out / "hubert_base.pt")
     if "pitch" not in stages:
         return
-    with _Timed(state, "labels"):
-        labels = label_corpus(corpus, state)
-    with _Timed(state, "pitch"):
-        pitch = train_pitch(recipe, corpus, labels, _stage(recipe, state, "pitch", recipe.pitch_steps))
+    pitch = (given and given.pitch(recipe)) or _train_pitch(recipe, state, corpus)
     export.write_rmvpe(pitch, recipe.rmvpe, out / "rmvpe.pt")
     if "features" not in stages:
         return
     with _Timed(state, "features"):
-        features = extract(corpus, content.network, pitch, recipe.rmvpe.frame_multiple, state)
-    _make_voices(recipe, state, out, corpus, features, stages)
+        features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
+    _make_voices(recipe, state, out, corpus, features, stages, given)
+
+
+def _train_content(recipe: Recipe, state: Path, corpus: Corpus) -> Hubert:
+    with _Timed(state, "content"):
+        trainer = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
+    _report_accuracy(trainer, corpus)
+    return trainer.network
+
+
+def _train_pitch(recipe: Recipe, state: Path, corpus: Corpus) -> Rmvpe:
+    with _Timed(state, "labels"):
+        labels = label_corpus(corpus, state)
+    with _Timed(state, "pitch"):
+        return train_pitch(recipe, corpus, labels, _stage(recipe, state, "pitch", recipe.pitch_steps))
 
 
 def _make_voices(
@@ -89,13 +110,17 @@ def _make_voices(
     corpus: Corpus,
     features: dict[str, list[Features]],
     stages: tuple[str, ...],
+    given: Given | None,
 ) -> None:
     numbers = {voice: i for i, voice in enumerate(recipe.targets)}
     if "acoustic" not in stages:
         return
     with _Timed(state, "acoustic"):
         crops = Crops(corpus, features, numbers, recipe.acoustic_frames)
-        trainer = train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps))
+        trainer = new_trainer(recipe)
+        if given is not None and given.fill_voices(trainer.network, recipe):
+            logger.info("acoustic: goes on from the voices given")
+        train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps), trainer)
     if "base" not in stages:
         return
     opponents = Discriminators()

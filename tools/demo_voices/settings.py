@@ -95,7 +95,7 @@ FULL = Recipe(
         resblock_kernels=(3, 7),
         resblock_dilations=((1, 3), (1, 3)),
     ),
-    content_steps=2500,
+    content_steps=4000,
     content_batch=8,
     content_seconds=(2.0, 5.0),
     pitch_steps=1500,

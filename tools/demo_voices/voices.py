@@ -33,7 +33,7 @@ from tools.demo_voices.losses import (
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.synthesis import generate, latent, new_synthesizer
 
-__all__ = ["VoiceTrainer", "synthesizer_config", "train_acoustic", "train_waves"]
+__all__ = ["VoiceTrainer", "new_trainer", "synthesizer_config", "train_acoustic", "train_waves"]
 
 ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
@@ -81,10 +81,14 @@ def synthesizer_config(recipe: Recipe, n_speakers: int) -> SynthesizerConfig:
     )
 
 
-def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage) -> VoiceTrainer:
-    """Train text encoder and flow, or go on."""
+def new_trainer(recipe: Recipe) -> VoiceTrainer:
+    """Return an untrained synthesiser for all targets."""
     torch.manual_seed(recipe.seed)
-    trainer = VoiceTrainer(synthesizer_config(recipe, len(recipe.targets)))
+    return VoiceTrainer(synthesizer_config(recipe, len(recipe.targets)))
+
+
+def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
+    """Train text encoder and flow in place, or go on."""
     network = trainer.network
     learning = [*network.enc_p.parameters(), *network.flow.parameters(), *network.emb_g.parameters()]
     learning += trainer.reader.parameters()
@@ -101,7 +105,6 @@ def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage) -> VoiceTrainer:
         return {"mel": loss.item(), "log_std": network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
 
     run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
-    return trainer
 
 
 def train_waves(

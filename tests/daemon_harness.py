@@ -60,7 +60,7 @@ def main() -> None:
 
 def daemon(home: Home, worker: WorkerSettings | None, *, until_idle: bool, engine: str = "open_engine") -> Daemon:
     """Return a daemon with the fake engine and short times; without `worker` its settings are those of the file."""
-    watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3)
+    watch = WatchSettings(settle_seconds=0.1, rescan_seconds=0.3, truncated_after_seconds=3.0)
     settings = Settings(default_voice="alto", watch=watch, worker=worker) if worker else load_settings(home)
     options = DaemonOptions(
         until_idle=until_idle,

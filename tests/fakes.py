@@ -22,13 +22,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import psutil
 import soundfile
 
 from rvc_batch.config import Settings
+from rvc_batch.engine.decoding import open_audio
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
 from rvc_batch.engine.types import ConversionReport, DeviceMemory
-from rvc_batch.errors import InputEmpty, InputNotAudio, ModelMissing, OutputInvalid
+from rvc_batch.errors import ModelMissing, OutputInvalid
 from rvc_batch.home import Home
 from rvc_batch.logs import printable
 
@@ -81,12 +83,9 @@ class FakeRenderer:
             log.seek(0)
             number = len(log.readlines())
         self._voices = [v for v in self._voices if v != voice] + [voice]
-        if source.stat().st_size == 0:  # as the true engine says when an empty file is retried
-            raise InputEmpty(f"{source.name} has no bytes")
-        try:
-            audio, rate = soundfile.read(source, dtype="int16", always_2d=True)
-        except soundfile.LibsndfileError as e:
-            raise InputNotAudio(f"{source.name} is not audio") from e
+        with open_audio(source) as opened:  # refuses what the true engine refuses, also when it is retried
+            rate, blocks = opened.sample_rate, list(opened.blocks())
+        audio = np.round(np.concatenate(blocks) * 32768).astype(np.int16)
         seconds = len(audio) / rate
         delay = float(source.name.split("-")[1]) if source.name.startswith("slow-") else 0.0
         for segment in range(SEGMENTS):

@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+from rvc_batch.engine.containers import inspect
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.home import Home
 from rvc_batch.jobs import publish
 from rvc_batch.jobs.arrival import Look
-from rvc_batch.jobs.containers import inspect
 from rvc_batch.jobs.daemon import recover
 from rvc_batch.jobs.desk import Desk
 from rvc_batch.jobs.ingest import Ingest

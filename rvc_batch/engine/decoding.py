@@ -14,6 +14,8 @@ from typing import Protocol, Self
 import numpy as np
 import soundfile as sf
 
+from rvc_batch.engine import containers
+from rvc_batch.engine.containers import Completeness
 from rvc_batch.engine.media_kinds import INSTALL_MEDIA, has_media, media_kind
 from rvc_batch.engine.types import F32
 from rvc_batch.errors import (
@@ -74,23 +76,28 @@ def open_audio(source: Path) -> AudioReader:
     """Open a file by what is in it, not by its name.
 
     Raises:
-        SourceGone, InputUnreadable, InputEmpty, InputNotAudio, FormatNeedsFfmpeg, InputRate, InputNoAudio.
+        SourceGone, InputUnreadable, InputEmpty, InputTruncated, InputNotAudio, FormatNeedsFfmpeg, InputRate,
+        InputNoAudio.
     """
     try:
         size = source.stat().st_size
         with source.open("rb") as f:
             head = f.read(64)
+            container = containers.inspect(f, size)
     except FileNotFoundError as e:
         raise SourceGone(f"{source} is not there any more") from e
     except OSError as e:
         raise InputUnreadable(f"{source} cannot be read: {e.strerror}; check its permissions") from e
     if size == 0:
         raise InputEmpty(f"{source.name} has no bytes; copy it again")
+    is_cut = container.completeness is Completeness.SHORT
     audio: AudioReader
     try:
         audio = _SoundfileReader(source)
     except (sf.LibsndfileError, TypeError) as e:
         kind = media_kind(head)
+        if kind is None and is_cut:
+            raise containers.truncated(source.name, container) from e
         if kind is None:
             raise InputNotAudio(f"{source.name} is not audio: it looks like {_looks_like(head)} ({size} bytes)") from e
         if not has_media():
@@ -100,6 +107,9 @@ def open_audio(source: Path) -> AudioReader:
         from rvc_batch.engine.media import MediaReader
 
         audio = MediaReader(source, kind)
+    if is_cut:  # decoders read what there is as if it were the whole
+        audio.close()
+        raise containers.truncated(source.name, container)
     if not RATE_RANGE_HZ[0] <= audio.sample_rate <= RATE_RANGE_HZ[1]:
         audio.close()
         raise InputRate(

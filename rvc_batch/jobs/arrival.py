@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
+from rvc_batch.engine.containers import Completeness, Container
 from rvc_batch.engine.media_kinds import INSTALL_MEDIA
-from rvc_batch.jobs.containers import Completeness, Container
 
 # Finder gives a file one of these creation dates while it copies: kMagicBusyCreationDate, or the Mac's birthday.
 FINDER_BUSY_DATES = (-753_549_904.0, 443_779_200.0)  # 1946-02-14 and 1984-01-24, UTC epoch seconds

@@ -20,19 +20,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rvc_batch.engine import containers
+from rvc_batch.engine.containers import Completeness, Container
 from rvc_batch.errors import (
     EnvironmentFault,
     InputEmpty,
-    InputTruncated,
     InputUnreadable,
     RvcBatchError,
     SourceChanged,
     SourceGone,
 )
 from rvc_batch.home import Home
-from rvc_batch.jobs import containers, durable, publish, volumes
+from rvc_batch.jobs import durable, publish, volumes
 from rvc_batch.jobs.arrival import Complete, Look
-from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.failpoints import (
     INGEST_FOLDER,
     INGEST_HASHED,
@@ -364,7 +364,7 @@ class Ingest:
             container = containers.inspect(file, size)
         if size == 0:
             return InputEmpty(f"{source.name} has zero bytes")
-        return truncated(source.name, container) if container.completeness is Completeness.SHORT else None
+        return containers.truncated(source.name, container) if container.completeness is Completeness.SHORT else None
 
     def _is_source(self, path: Path, job: Job) -> bool:
         try:
@@ -420,11 +420,6 @@ def _only(outcomes: Sequence[Job | RvcBatchError]) -> Job:
     if isinstance(outcome, RvcBatchError):
         raise outcome
     return outcome
-
-
-def truncated(name: str, container: Container) -> InputTruncated:
-    """Return the error for a file that stopped growing before it was complete."""
-    return InputTruncated(f"{name} is not complete: {container.shortfall}; copy it again")
 
 
 def _recorded(error: RvcBatchError) -> JobError:

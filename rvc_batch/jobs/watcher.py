@@ -30,11 +30,11 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from rvc_batch.config import WatchSettings
+from rvc_batch.engine import containers
 from rvc_batch.engine.media_kinds import has_media
 from rvc_batch.errors import EnvironmentFault, InputEmpty, InputUnreadable, RvcBatchError, SourceChanged, SourceGone
-from rvc_batch.jobs import containers, durable
+from rvc_batch.jobs import durable
 from rvc_batch.jobs.arrival import ArrivalRule, Complete, Inspection, Judgement, Look, Track, Verdict, judge
-from rvc_batch.jobs.ingest import truncated
 from rvc_batch.jobs.listing import Listing, list_inbox
 from rvc_batch.jobs.models import Arrival, ArrivalVerdict, Job
 from rvc_batch.jobs.output_names import display_name
@@ -204,7 +204,9 @@ class Watcher:
                 return Complete(rel, track.look, container)
             if judgement.verdict is Verdict.TRUNCATED:
                 assert container is not None
-                self._note(rel, self._intake.refuse(rel, track.look, truncated(display_name(rel), container)))
+                self._note(
+                    rel, self._intake.refuse(rel, track.look, containers.truncated(display_name(rel), container))
+                )
             elif judgement.verdict is Verdict.EMPTY:
                 empty = InputEmpty(f"{display_name(rel)} has zero bytes; copy it again")
                 self._note(rel, self._intake.refuse(rel, track.look, empty))

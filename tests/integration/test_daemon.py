@@ -298,6 +298,21 @@ def test_retried_job_uses_the_settings_file_that_was_put_right(home: Home) -> No
     assert files_below(home.processed) == ["a.wav", "a.wav.toml"]
 
 
+def test_half_a_file_that_is_retried_fails_again(home: Home) -> None:
+    drop(home, "a.wav")
+    whole = (home.inbox / "a.wav").read_bytes()
+    (home.inbox / "a.wav").write_bytes(whole[: len(whole) // 2])
+    run_until_idle(home)
+    queue = Queue.open(home.database, owner=False)
+    queue.retry(1)
+    queue.close()
+    run_until_idle(home)
+    [job] = jobs_of(home)
+    assert (job.state, job.claim_no, job.error and job.error.code) == (JobState.FAILED, 1, "E_INPUT_TRUNCATED")
+    assert files_below(home.failed) == ["a.wav", "a.wav.error.txt"]
+    assert files_below(home.outbox) == []
+
+
 def test_hangup_reads_the_settings_again_and_bad_ones_change_nothing(home: Home) -> None:
     with running(home) as daemon:
         eventually(lambda: (home.state / "daemon.json").exists(), "it runs")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from rvc_batch.engine.containers import Completeness, Container
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import DatabaseUnusable, DiskFull, FolderGone, InputTruncated, InputUnreadable, SourceChanged
 from rvc_batch.home import Home
 from rvc_batch.jobs import durable
 from rvc_batch.jobs import ingest as ingest_module
 from rvc_batch.jobs.arrival import Complete, Look
-from rvc_batch.jobs.containers import Completeness, Container
 from rvc_batch.jobs.ingest import Ingest
 from rvc_batch.jobs.listing import list_inbox
 from rvc_batch.jobs.models import Job, JobState

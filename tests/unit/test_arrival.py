@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rvc_batch.engine.containers import Completeness, Container
 from rvc_batch.jobs.arrival import (
     DATALESS_FLAG,
     ArrivalRule,
@@ -21,7 +22,6 @@ from rvc_batch.jobs.arrival import (
     why_file_is_ignored,
     why_folder_is_ignored,
 )
-from rvc_batch.jobs.containers import Completeness, Container
 
 RULE = ArrivalRule()
 LOOK = Look(size=1000, mtime_ns=5, ctime_ns=6, device=1, inode=2)

@@ -8,6 +8,7 @@ import soundfile as sf
 
 from rvc_batch.engine import audio_io
 from rvc_batch.engine.audio_io import BlockWriter, FloatScratch, decode_to_scratch, output_rate
+from rvc_batch.engine.decoding import open_audio
 from rvc_batch.engine.provenance import Provenance
 from rvc_batch.errors import (
     InputEmpty,
@@ -124,11 +125,21 @@ def test_header_only_absurd_rate_missing_and_broken_files_are_refused(tmp_path: 
         decode_to_scratch(tmp_path / "rate.wav", tmp_path / "x.f64", 1)
     with pytest.raises(SourceGone):
         decode_to_scratch(tmp_path / "nothing.wav", tmp_path / "x.f64", 1)
-    sf.write(tmp_path / "cut.flac", np.random.default_rng(0).standard_normal(48_000) * 0.1, 16_000)
-    whole = (tmp_path / "cut.flac").read_bytes()
-    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 3])
+    sf.write(tmp_path / "holed.flac", np.random.default_rng(0).standard_normal(48_000) * 0.1, 16_000)
+    holed = bytearray((tmp_path / "holed.flac").read_bytes())
+    holed[len(holed) // 3 : -20_000] = bytes(len(holed) - 20_000 - len(holed) // 3)
+    (tmp_path / "holed.flac").write_bytes(holed)
     with pytest.raises(InputTruncated, match="stops decoding after"):
-        decode_to_scratch(tmp_path / "cut.flac", tmp_path / "x.f64", 1)
+        decode_to_scratch(tmp_path / "holed.flac", tmp_path / "x.f64", 1)
+
+
+@pytest.mark.parametrize(("name", "container", "subtype"), [f for f in FORMATS if f[0] != "a.mp3"])
+def test_half_a_file_is_never_taken_for_the_whole(tmp_path: Path, name: str, container: str, subtype: str) -> None:
+    sf.write(tmp_path / name, tone(48_000, seconds=2), 48_000, subtype, format=container)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputTruncated, match=f"^{name} is not complete: .*; copy it again$"):
+        open_audio(tmp_path / name)
 
 
 def test_content_decides_not_the_suffix(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvc_batch.jobs.containers import Completeness, Container, inspect
+from rvc_batch.engine.containers import Completeness, Container, inspect
 
 RATE = 22_050
 SECONDS = 2.0

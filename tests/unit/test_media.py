@@ -12,12 +12,12 @@ import soundfile as sf
 
 from rvc_batch.engine import decoding, media
 from rvc_batch.engine.audio_io import BlockWriter, decode_to_scratch
+from rvc_batch.engine.containers import Completeness, inspect
 from rvc_batch.engine.converter import Converter
 from rvc_batch.engine.decoding import open_audio
 from rvc_batch.engine.media_kinds import has_media
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.errors import ExtraMissing, FormatNeedsFfmpeg, InputError, InputNoAudio, InputNotAudio
-from rvc_batch.jobs.containers import Completeness, inspect
 from tests.engine_fakes import NumpyBackend, fake_voice
 from tests.media_files import MEDIA, write_media
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import BinaryIO
 
+from rvc_batch.engine import bitstreams, media_containers
+from rvc_batch.engine.bitstreams import TAIL_BYTES
 from rvc_batch.engine.media_kinds import MediaKind, media_kind
-from rvc_batch.jobs import bitstreams, media_containers
-from rvc_batch.jobs.bitstreams import TAIL_BYTES
+from rvc_batch.errors import InputTruncated
 
 
 class Completeness(StrEnum):
@@ -45,6 +46,11 @@ class Container:
         if self.promised is not None:
             return f"its {self.kind} header promises {self.promised} bytes, the file holds {self.present}"
         return f"its {self.kind} stream stops in the middle after {self.present} bytes"
+
+
+def truncated(name: str, container: Container) -> InputTruncated:
+    """Return the error of a file called `name` that is `SHORT`."""
+    return InputTruncated(f"{name} is not complete: {container.shortfall}; copy it again")
 
 
 def inspect(file: BinaryIO, size: int) -> Container:

@@ -79,6 +79,10 @@ class WorkerSettings(_Section):
     warm_voice: str = ""
     memory_limit: str = Field("", description='such as "2 GB": tiles are made as small as that needs; empty = none')
 
+    feature_cache_gb: float = Field(
+        2.0, ge=0, description="content features and f0 of what was rendered, for the next voice or setting; 0 = none"
+    )
+
     @field_validator("backend")
     @classmethod
     def _known(cls, value: str) -> str:

@@ -82,6 +82,11 @@ class Home:
         return self.state / "model-cache"
 
     @property
+    def features(self) -> Path:
+        """Content features and f0 of what was rendered, keyed by what they were computed from."""
+        return self.state / "features"
+
+    @property
     def backups(self) -> Path:
         """Copies of the job database."""
         return self.state / "backups"

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rvc_batch.engine.decoding import side
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.excitation import HarmonicPhase
 from rvc_batch.engine.f0_file import F0Curve
+from rvc_batch.engine.feature_cache import FeatureCache, feature_key
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal
 from rvc_batch.engine.finishing import Finished, Sides, encode, find_level
@@ -44,6 +46,7 @@ from rvc_batch.engine.space import check_space
 from rvc_batch.engine.tiling import few_lengths, synthesis_halo, synthesis_tiles
 from rvc_batch.engine.types import (
     F32,
+    F64,
     I64,
     AudioInfo,
     ContentFeatures,
@@ -85,7 +88,7 @@ class Request:
 
     rules: those of `settings.dialect`, or variants of them with other windows. key: see `checkpointing`.
     provenance: names the settings, among all else that the tags of the result say. f0: a curve that replaces what is
-    measured, where it has rows.
+    measured, where it has rows. features: keeps what the networks say of the audio alone.
     """
 
     voice: Voice
@@ -95,6 +98,7 @@ class Request:
     progress: Callable[[Progress], None]
     inspect: Inspect | None
     f0: F0Curve | None = None
+    features: FeatureCache | None = None
 
 
 class Conversion:
@@ -110,6 +114,7 @@ class Conversion:
         self.clock = StageClock()
         self.resident = ResidentPeak()
         self.auto_key = 0
+        self.reused: list[str] = []
 
     def run(self, source: Path, target: Path) -> ConversionReport:
         """Convert `source` into `target`; see `Converter.convert`."""
@@ -196,18 +201,44 @@ class Conversion:
         if self.workspace.pitch.is_file():
             return PitchTrack(np.load(self.workspace.pitch))
         self._report("pitch", 0, prepared)
-        with self.clock.timed("pitch"):
-            track = track_pitch(
+        choice = PitchChoice(self.settings.pitch_method, self.settings.pitch_threshold)
+
+        def track() -> F32:
+            return track_pitch(
                 self.backend,
                 prepared.signal,
                 self.rules,
                 self.sizes,
-                choice=PitchChoice(self.settings.pitch_method, self.settings.pitch_threshold),
+                choice=choice,
                 progress=lambda share: self._report("pitch", 0, prepared, share=share),
-            )
+            ).f0
+
+        with self.clock.timed("pitch"):
+            networks = self.request.provenance.pitch_sha256
+            parts = ("f0", choice, networks, self.rules, self.sizes.pitch_tile_frames)
+            measured = PitchTrack(self._computed_once(parts, prepared.signal.blocks(), track))
         self.backend.release()
-        self.workspace.keep_pitch(track)
-        return track
+        self.workspace.keep_pitch(measured)
+        return measured
+
+    def _computed_once(
+        self, parts: tuple[object, ...], samples: Iterable[F32 | F64], compute: Callable[[], F32]
+    ) -> F32:
+        """Return what the networks compute from audio, from the cache if it is there.
+
+        parts: what it depends on besides the samples, the backend and the networks that every conversion has.
+        """
+        cache, backend = self.request.features, self.backend
+        if cache is None:
+            return compute()
+        key = feature_key((*parts, backend.name, backend.device, backend.precision, backend.networks_sha256), samples)
+        values = cache.get(key)
+        if values is None:
+            values = compute()
+            cache.keep(key, values)
+        else:
+            self.reused.append(str(parts[0]))
+        return values
 
     def _render(self, segment: Segment, signal: ScratchSignal, track: PitchTrack | None) -> Iterator[F32]:
         """Yield the kept audio of one segment, tile by tile; its context is never synthesised beyond the halo."""
@@ -239,7 +270,11 @@ class Conversion:
     def _content(self, wave: F32) -> ContentFeatures:
         is_v1 = self.voice.config.version == "v1"
         layer = self.rules.v1_layer if is_v1 else V2_LAYER
-        features = ContentFeatures(self.backend.content(wave, layer=layer, project=is_v1))
+        features = ContentFeatures(
+            self._computed_once(
+                ("content", layer, is_v1), [wave], lambda: self.backend.content(wave, layer=layer, project=is_v1)
+            )
+        )
         if features.dim != self.voice.config.feature_dim:
             raise ModelNotRvc(
                 f"voice {self.voice.name} ({self.voice.config.version}) expects content features "
@@ -322,6 +357,7 @@ class Conversion:
             precision=str(self.backend.precision),
             channels_out=finished.channels,
             auto_key=self.auto_key,
+            reused=dict(Counter(self.reused)),
         )
 
     def _report(self, stage: str, samples_done: int, prepared: Prepared, *, share: float | None = None) -> None:

@@ -23,6 +23,7 @@ from rvc_batch.engine.conversion import V2_LAYER, Conversion, Inspect, Progress,
 from rvc_batch.engine.dialect import Dialect, dialect_named
 from rvc_batch.engine.effects import check_effects
 from rvc_batch.engine.f0_file import F0Curve
+from rvc_batch.engine.feature_cache import FeatureCache
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
@@ -66,6 +67,7 @@ class Converter:
         memory_limit: int | None = None,
         sizes: WorkSizes | None = None,
         pitch_network: Callable[[str], Path] | None = None,
+        features: FeatureCache | None = None,
     ) -> None:
         """Use `backend` and put temporary files below `scratch`.
 
@@ -74,12 +76,14 @@ class Converter:
                 stay loaded. None takes the default sizes and keeps a few of each.
             sizes: to work in, whatever the limit; None lets the limit decide.
             pitch_network: finds the canonical checkpoint of a pitch method of `PITCH_KINDS`; None knows of none.
+            features: keeps what the networks say of the audio alone, for the next conversion of it; None keeps nothing.
         """
         self.backend = backend
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._sizes = sizes
         self._pitch_network = pitch_network
+        self._features = features
         self._indexes: dict[tuple[Path, int, int, int], FeatureIndex] = {}
 
     def convert(
@@ -142,7 +146,9 @@ class Converter:
                 sizes=self.plan(voice, chosen),
             )
             key = conversion_key(provenance, str(chosen))
-            request = Request(voice, chosen, provenance, key, progress, inspect, f0)
+            if self._features is not None:
+                self._features.begin()
+            request = Request(voice, chosen, provenance, key, progress, inspect, f0, self._features)
             report = Conversion(self.backend, index, place, request).run(source, target)
             is_done = True
         except BaseException:

@@ -234,6 +234,7 @@ class ConversionReport:
     precision: str = "float32"  # of the content network and the synthesiser
     channels_out: int = 1
     auto_key: int = 0  # semitones that the setting of that name added to the transposition
+    reused: dict[str, int] = field(default_factory=dict)  # what came out of the feature cache, how often
 
     @property
     def seconds_in(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -21,6 +22,7 @@ from rvc_batch.home import Home
 
 if TYPE_CHECKING:
     from rvc_batch.engine.converter import Progress
+    from rvc_batch.engine.feature_cache import FeatureCache
     from rvc_batch.importers.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -111,6 +113,7 @@ class EngineRenderer:
             scratch=home.state / "scratch",
             memory_limit=limit,
             pitch_network=self._store.pitch_network,
+            features=_feature_cache(home, settings),
         )
         self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`
         self._rules = dialect_named(settings.conversion_settings().dialect)
@@ -178,6 +181,16 @@ class EngineRenderer:
         self._warm[name] = None
         while len(self._warm) > self._keeps:
             del self._warm[next(iter(self._warm))]
+
+
+def _feature_cache(home: Home, settings: Settings) -> FeatureCache | None:
+    from rvc_batch.engine.feature_cache import FeatureCache
+
+    limit = int(settings.worker.feature_cache_gb * 1e9)
+    if limit == 0:
+        shutil.rmtree(home.features, ignore_errors=True)  # what was kept before it was turned off
+        return None
+    return FeatureCache(home.features, limit)
 
 
 def _store(home: Home, settings: Settings) -> ModelStore:

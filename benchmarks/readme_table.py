@@ -121,6 +121,16 @@ def network(result: Result) -> Iterator[Row]:
     yield f"{result['network']} on MLX against torch, times as fast, by length of audio", " · ".join(rows)
 
 
+def matrix(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/matrix.py."""
+    same = "the same bytes" if result["identical_audio"] else "OTHER AUDIO"
+    job = f"one file of {result['seconds_of_audio']:g} s with {result['voices']} voices"
+    yield (
+        f"{job} as a matrix job, against separate jobs",
+        f"{result['ratio']} times as fast, {same}",
+    )
+
+
 def pipeline(result: Result) -> Iterator[Row]:
     """Rows of benchmarks/pipeline.py."""
     for name, row in result["rows"].items():
@@ -201,6 +211,7 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "status": status,
     "queue": queue,
     "pipeline": pipeline,
+    "matrix": matrix,
     "rmvpe-cpu": network,
     "hubert-cpu": network,
     "generator-cpu": network,

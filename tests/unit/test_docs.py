@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 import typer
 from pydantic import BaseModel
 
 from rvc_batch.cli import build_app
 from rvc_batch.config import Settings
 from rvc_batch.engine.settings import ConversionSettings
+from rvc_batch.errors import SettingsInvalid
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +76,24 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
         default = field.default
         shown = f"{default:g}" if isinstance(default, int | float) else str(default)
         assert rows[field.name] == shown, field.name
+
+
+def test_every_range_in_the_readme_is_where_a_setting_is_refused() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", README, re.M))
+    numeric = {
+        f.name: type(f.default) for f in dataclasses.fields(ConversionSettings) if not isinstance(f.default, str)
+    }
+    assert {name for name in rows if rows[name] == "see right"}.isdisjoint(numeric)
+    for name, kind in numeric.items():
+        found = re.fullmatch(r"(?:0, )?(-?[\d.]+) to (-?[\d.]+|2⁶³-1)(?:, odd)?", rows[name])
+        assert found, (name, rows[name])
+        low, high = (kind(2**63 - 1 if text == "2⁶³-1" else float(text)) for text in found.groups())
+        step = 2 if "odd" in rows[name] else 1 if kind is int else 1e-3
+        for allowed in (low, high):
+            assert getattr(ConversionSettings().with_changes(**{name: allowed}), name) == allowed
+        for refused in (low - step, high + step):
+            with pytest.raises(SettingsInvalid, match=name):
+                ConversionSettings().with_changes(**{name: refused})
 
 
 def test_every_key_of_the_configuration_is_in_the_operations_guide_with_its_default() -> None:

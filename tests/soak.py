@@ -181,7 +181,7 @@ def account(home: Home, drops: list[Drop], ignored: set[bytes]) -> dict[str, Any
     assert left - {b".rvc-batch-inbox"} == ignored, "the inbox holds what is no audio, and nothing else"
     assert list(home.work.iterdir()) == [], "work/ is empty"
     temps = [p for p in home.root.rglob("*.part") if os.fsencode(p.relative_to(home.inbox.parent))[6:] not in ignored]
-    assert temps == [], "no temporary file is left"
+    assert temps == [], f"temporary files are left: {temps}"
     findings = [f for f in examine(home, deep=True, probe=no_machine) if f.check not in NO_FAULT_OF_A_FAKE]
     faults = [f for f in findings if f.level == "fault"]
     assert faults == [], faults

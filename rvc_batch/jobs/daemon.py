@@ -7,11 +7,12 @@ for, never as a reason to exit.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -147,6 +148,7 @@ class Daemon:
             supervisor.stop()
             _await_end(supervisor)
             supervisor.close()
+            _clear(home, frozenset)
             heartbeat.remove()
             reporter.stop()
         logger.info("stopped")
@@ -171,6 +173,7 @@ class Daemon:
                 self._awake.hold(self._settings.prevent_sleep and not supervisor.is_idle)
                 if time.monotonic() - swept >= self._settings.watch.rescan_seconds:
                     _sweep(sources, queue)
+                    _clear(self._home, queue.at_work)
                     back_up_if_due(self._home, self._options.clock(), BACKUP_SECONDS)
                     swept = time.monotonic()
                     if swept - pruned >= PRUNE_SECONDS:
@@ -319,6 +322,12 @@ def _is_published(home: Home, job: Job) -> bool:
     except OSError as e:
         logger.warning("job %d: its result cannot be made durable (%s); looked at again at its next claim", job.id, e)
         return False
+
+
+def _clear(home: Home, at_work: Callable[[], Collection[str]]) -> None:
+    """Remove what killed workers left in the outbox, if it is there."""
+    with contextlib.suppress(OSError):
+        publish.sweep(home.outbox, at_work)
 
 
 def _sweep(sources: Sources, queue: Queue) -> None:

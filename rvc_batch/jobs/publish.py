@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -146,9 +147,14 @@ def output_path(outbox: Path, job: Job) -> Path:
     return outbox / os.fsdecode(job.output_rel)
 
 
-def sweep(outbox: Path) -> int:
-    """Remove what killed workers left behind; only while no worker is alive. Returns how many files."""
-    left = list((outbox / TEMP_FOLDER).glob("*.part"))
+def sweep(outbox: Path, at_work: Callable[[], Collection[str]] = frozenset) -> int:
+    """Remove what killed workers left behind; returns how many files.
+
+    at_work: tells the public ids of the jobs that have not ended, whose files stay; without it no worker may be alive.
+    """
+    found = list((outbox / TEMP_FOLDER).glob("*.part"))
+    busy = at_work()  # asked after the look: what was made since then is not in it
+    left = [temp for temp in found if temp.name.partition(".")[0] not in busy]
     for temp in left:
         temp.unlink(missing_ok=True)
     return len(left)

@@ -224,6 +224,19 @@ def test_sweep_removes_what_killed_workers_left(outbox: Path, job: Job) -> None:
     assert [p.name for p in outbox.rglob("*") if p.is_file()] == ["mine.part"]
 
 
+def test_sweep_spares_jobs_at_work_and_what_is_made_meanwhile(outbox: Path, job: Job) -> None:
+    ended = replace(job, public_id="0" * 12)
+    kept, late = rendered(outbox, job), temp_path(outbox, replace(job, public_id="1" * 12))
+    gone = rendered(outbox, ended)
+
+    def at_work() -> set[str]:
+        late.touch()  # claimed after the look
+        return {job.public_id}
+
+    assert sweep(outbox, at_work) == 1
+    assert (kept.exists(), gone.exists(), late.exists()) == (True, False, True)
+
+
 def test_sealed_hash_and_size_are_those_of_the_file(outbox: Path, job: Job) -> None:
     temp = rendered(outbox, job)
     assert seal(temp, report_like(samples=SAMPLES, rate=RATE)) == Sealed(*durable.digest(temp))

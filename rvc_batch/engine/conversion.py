@@ -304,12 +304,13 @@ class Conversion:
 
     def _source(self, local: PitchTrack, first: int) -> F32:
         """Return the excitation; its phase runs through the file, or restarts here as upstream's does."""
-        hop = self.voice.config.hop_samples
-        noise = excitation.source_noise(self.settings.seed, first * hop, local.frames * hop)
+        hop, harmonics = self.voice.config.hop_samples, self.voice.config.n_harmonics
+        seed, scale = self.settings.seed, self.settings.source_noise_scale
+        noise = excitation.source_noise(seed, first * hop, local.frames * hop, harmonics)
+        phases = excitation.first_phases(seed, harmonics)
         if self.is_exact:
-            return self._phase.source(first, local.frames, noise, self.settings.source_noise_scale)
-        phase = HarmonicPhase.of(local, self.voice.sample_rate, hop)
-        return phase.source(0, local.frames, noise, self.settings.source_noise_scale)
+            return self._phase.source(first, local.frames, noise, scale, phases)
+        return HarmonicPhase.of(local, self.voice.sample_rate, hop).source(0, local.frames, noise, scale, phases)
 
     def _finished(self, source: Path, whole: Lane, lanes: list[Lane]) -> Finished:
         mixes = self.settings.rms_mix_rate < 1

@@ -27,6 +27,7 @@ class NoiseStream(IntEnum):
 
     PRIOR = 0
     SOURCE = 1
+    PHASES = 2
 
 
 def prior_noise(seed: int, start: int, frames: int, channels: int) -> F32:
@@ -34,9 +35,21 @@ def prior_noise(seed: int, start: int, frames: int, channels: int) -> F32:
     return _blocks(seed, NoiseStream.PRIOR, start, frames, PRIOR_BLOCK_FRAMES, (channels,))
 
 
-def source_noise(seed: int, start: int, samples: int) -> F32:
-    """Return standard normal noise [samples] for absolute output samples start … start + samples."""
-    return _blocks(seed, NoiseStream.SOURCE, start, samples, SOURCE_BLOCK_SAMPLES, ())
+def source_noise(seed: int, start: int, samples: int, harmonics: int = 1) -> F32:
+    """Return standard normal noise for absolute output samples start … start + samples: [samples], [samples, H]."""
+    shape = () if harmonics == 1 else (harmonics,)
+    return _blocks(seed, NoiseStream.SOURCE, start, samples, SOURCE_BLOCK_SAMPLES, shape)
+
+
+def first_phases(seed: int, harmonics: int) -> F64:
+    """Return where each harmonic begins, in cycles, [H]: the fundamental at 0, its overtones anywhere, once per file.
+
+    Applio draws them anew at each call, that is for each piece of a file (hifigan_mrf.py SineGenerator @ 0f98c61).
+    """
+    drawn = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(NoiseStream.PHASES), 0]))
+    phases = drawn.random(harmonics)
+    phases[0] = 0.0
+    return phases
 
 
 def sample_prior(mean: F32, log_std: F32, noise: F32, scale: float, mask: F32) -> F32:
@@ -81,18 +94,29 @@ class HarmonicPhase:
         before = np.concatenate(([0.0], np.cumsum(per_frame)[:-1])) if pitch.frames else np.zeros(0)
         return cls(pitch, sample_rate, hop_samples, np.mod(before, 1.0))
 
-    def source(self, start: int, frames: int, noise: F32, noise_scale: float = 1.0) -> F32:
-        """Return sine plus noise [frames · hop] for frames start … start + frames.
+    def source(self, start: int, frames: int, noise: F32, noise_scale: float = 1.0, phases: F64 | None = None) -> F32:
+        """Return sine plus noise [frames · hop] for frames start … start + frames, [frames · hop, H] for H harmonics.
 
         Args:
-            noise: [frames · hop] standard normal.
+            noise: standard normal, of the shape of the result.
             noise_scale: 1 = the published amplitudes (0.003 voiced, 0.1 / 3 unvoiced), 0 = none.
+            phases: where each harmonic begins, in cycles, [H]; None is the fundamental alone.
         """
+        if noise.ndim == 1:
+            return self._harmonic(start, frames, noise, noise_scale, 1, 0.0)
+        assert phases is not None
+        out = np.empty_like(noise)
+        for i, phase in enumerate(phases):
+            out[:, i] = self._harmonic(start, frames, noise[:, i], noise_scale, i + 1, float(phase))
+        return out
+
+    def _harmonic(self, start: int, frames: int, noise: F32, noise_scale: float, multiple: int, phase: float) -> F32:
         f0 = self.pitch.f0[start : start + frames].astype(np.float64)
         step = np.arange(1, self.hop_samples + 1, dtype=np.float64)
         cycles = self.cycles[start : start + frames, None] + f0[:, None] / self.sample_rate * step
         is_voiced = self.pitch.is_voiced()[start : start + frames, None]
-        sine = np.where(is_voiced, SINE_AMPLITUDE * np.sin(2 * np.pi * np.mod(cycles, 1.0)), 0.0)
+        cycles = np.mod(multiple * cycles + phase, 1.0)
+        sine = np.where(is_voiced, SINE_AMPLITUDE * np.sin(2 * np.pi * cycles), 0.0)
         amplitude = np.where(is_voiced, VOICED_NOISE, UNVOICED_NOISE) * noise_scale
         out: F32 = (sine + amplitude * noise.reshape(frames, self.hop_samples)).astype(np.float32)
         return out.reshape(-1)

@@ -84,14 +84,15 @@ class Plan:
 class Needs:
     """What one voice on one backend needs.
 
-    loaded: bytes of networks and index. rate: of the voice, in Hz. longest: frames of the longest segment, context
-    included.
+    loaded: bytes of networks and index. rate: of the voice, in Hz. harmonics: of its source. longest: frames of the
+    longest segment, context included.
     """
 
     appetite: Appetite
     widths: Widths
     loaded: int
     rate: int
+    harmonics: int
     longest: int
     tile_halo: int
     pitch_halo: int
@@ -114,6 +115,7 @@ class Needs:
             widths=Widths.of(content, pitch, voice),
             loaded=loaded,
             rate=voice.sample_rate,
+            harmonics=voice.n_harmonics,
             longest=longest_segment(rules) // HOP_16K,
             tile_halo=tile.before + tile.after,
             pitch_halo=window.before + window.after,
@@ -121,7 +123,9 @@ class Needs:
 
     def fixed(self) -> int:
         """Return what is there whatever is computed: process, networks, and the arrays of a segment in numpy."""
-        segment = 6 * 8 * self.longest * self.rate // 100  # excitation: six float64 arrays while it is made
+        # excitation: six float64 arrays while it is made, and noise and result of every harmonic in float32
+        doubles = 6 + (self.harmonics if self.harmonics > 1 else 0)
+        segment = doubles * 8 * self.longest * self.rate // 100
         return self.appetite.process + self.loaded + segment
 
     def whole(self) -> int:

@@ -33,6 +33,8 @@ CREPE_KERNELS = (512, 64, 64, 64, 64, 64)
 CREPE_STRIDES = (4, 1, 1, 1, 1, 1)
 CREPE_PADDINGS = ((254, 254), (31, 32), (31, 32), (31, 32), (31, 32), (31, 32))
 CREPE_NORM_EPS = 0.0010000000474974513  # float32 of the 1e-3 that it was trained with
+HIFIGAN, MRF_HIFIGAN = "HiFi-GAN", "MRF HiFi-GAN"  # generators, as Applio's voices name them
+HARMONICS = {HIFIGAN: 1, MRF_HIFIGAN: 9}  # sines that a generator is driven by: the fundamental and its overtones
 FCPE_GROUPS = 4  # of channels that FCPE normalises together, over the whole time
 
 
@@ -177,8 +179,13 @@ class SynthesizerConfig(_Config):
     upsample_kernels: tuple[int, ...]
     n_speakers: int
     gin_channels: int
+    vocoder: str = HIFIGAN
 
     def __post_init__(self) -> None:
+        if self.vocoder not in HARMONICS:
+            raise ModelNotRvc(f"the vocoder is {self.vocoder!r}, expected {' or '.join(HARMONICS)}")
+        if self.is_mrf and not self.has_f0:
+            raise ModelNotRvc(f"the vocoder {self.vocoder} needs f0, and the voice has none")
         if self.version not in ("v1", "v2"):
             raise ModelNotRvc(f"voice version is {self.version!r}, expected 'v1' or 'v2'")
         if self.hop_samples * FRAME_RATE_HZ != self.sample_rate:
@@ -192,6 +199,16 @@ class SynthesizerConfig(_Config):
             raise ModelNotRvc("residual kernels and dilations differ in number")
         if self.hidden_channels % self.n_heads:
             raise ModelNotRvc(f"{self.hidden_channels} channels do not divide into {self.n_heads} heads")
+
+    @property
+    def is_mrf(self) -> bool:
+        """Whether the generator is that of MRF HiFi-GAN: more harmonics, and a bias in its last convolution."""
+        return self.vocoder == MRF_HIFIGAN
+
+    @property
+    def n_harmonics(self) -> int:
+        """Sines that the generator is driven by."""
+        return HARMONICS[self.vocoder]
 
     @property
     def hop_samples(self) -> int:

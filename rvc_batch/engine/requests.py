@@ -33,11 +33,18 @@ def check_synthesis_inputs(x: SynthesisInputs, config: SynthesizerConfig) -> Non
     if x.content.shape[1] != config.feature_dim:
         raise ValueError(f"content features are {x.content.shape[1]} wide, the voice expects {config.feature_dim}")
     codes, samples = (x.frames, x.frames * config.hop_samples) if config.has_f0 else (0, 0)
-    if (x.coarse.size, x.source.size) != (codes, samples):
+    harmonics = x.source.size // max(x.source.shape[0], 1)
+    if (x.coarse.size, x.source.shape[0]) != (codes, samples) or (samples and harmonics != config.n_harmonics):
         raise ValueError(
-            f"{x.coarse.size} pitch codes and {x.source.size} source samples for {x.frames} frames, "
-            f"the voice expects {codes} and {samples}"
+            f"{x.coarse.size} pitch codes and {x.source.shape[0]} source samples of {harmonics} harmonics for "
+            f"{x.frames} frames, "
+            f"the voice expects {codes} and {samples} of {config.n_harmonics}"
         )
+
+
+def extra_axis(config: SynthesizerConfig) -> tuple[int, ...]:
+    """Return the shape of the source behind its samples: nothing for one harmonic."""
+    return () if config.n_harmonics == 1 else (config.n_harmonics,)
 
 
 def silent_inputs(config: SynthesizerConfig, frames: int) -> SynthesisInputs:
@@ -46,7 +53,7 @@ def silent_inputs(config: SynthesizerConfig, frames: int) -> SynthesisInputs:
     return SynthesisInputs(
         content=np.zeros((frames, config.feature_dim), np.float32),
         coarse=np.ones(voiced, np.int64),
-        source=np.zeros(voiced * config.hop_samples, np.float32),
+        source=np.zeros((voiced * config.hop_samples, *extra_axis(config)), np.float32),
         speaker=0,
         valid=frames,
     )

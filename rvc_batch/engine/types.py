@@ -138,8 +138,8 @@ class PitchTrack:
 class SynthesisInputs:
     """All that a synthesiser sees.
 
-    content: [T, D] float32 at 100 fps · coarse: [T] int64 1–255 (empty without f0) · source: [T·hop]
-    float32, sine plus noise before the linear layer (empty without f0) · valid: frames that count, the rest is
+    content: [T, D] float32 at 100 fps · coarse: [T] int64 1–255 (empty without f0) · source: [T·hop] float32, sine plus
+    noise before the linear layer, [T·hop, H] for H harmonics (empty without f0) · valid: frames that count, the rest is
     masked to zero.
     """
 
@@ -154,8 +154,9 @@ class SynthesisInputs:
             raise ValueError(f"content is {self.content.dtype}{self.content.shape}, expected float32 [T, D]")
         if self.coarse.ndim != 1 or self.coarse.size not in (0, self.frames):
             raise ValueError(f"{self.coarse.size} pitch codes for {self.frames} frames")
-        if self.source.ndim != 1 or (self.source.size and self.source.size % max(self.frames, 1)):
-            raise ValueError(f"{self.source.size} source samples do not divide into {self.frames} frames")
+        samples = self.source.shape[0]
+        if self.source.ndim not in (1, 2) or (samples and samples % max(self.frames, 1)):
+            raise ValueError(f"{samples} source samples do not divide into {self.frames} frames")
         if not 0 <= self.valid <= self.frames:
             raise ValueError(f"{self.valid} valid frames of {self.frames}")
 
@@ -169,7 +170,7 @@ class SynthesisInputs:
 
         Beyond the end follow frames of zeros that do not count.
         """
-        hop = self.source.size // max(self.frames, 1)
+        hop = self.source.shape[0] // max(self.frames, 1)
         missing = max(stop - max(self.frames, start), 0)
         return SynthesisInputs(
             content=_extended(self.content[start:stop], missing),

@@ -241,8 +241,9 @@ def _text_encoder(c: SynthesizerConfig) -> Named:
 
 def _generator(c: SynthesizerConfig) -> Named:
     if c.has_f0:
-        yield from _linear("dec.m_source.l_linear", 1, 1)
-    yield from _conv1d("dec.conv_pre", c.upsample_initial_channels, c.inter_channels, 7)
+        yield from _linear("dec.m_source.l_linear", 1, c.n_harmonics)
+    ends_axis = 0 if c.is_mrf else None  # weight norm of the first and the last convolution
+    yield from _conv1d("dec.conv_pre", c.upsample_initial_channels, c.inter_channels, 7, norm_axis=ends_axis)
     yield from _conv1d("dec.cond", c.upsample_initial_channels, c.gin_channels, 1)
     n_in, block = c.upsample_initial_channels, 0
     for stage, kernel in enumerate(c.upsample_kernels):
@@ -259,7 +260,7 @@ def _generator(c: SynthesizerConfig) -> Named:
                     yield from _conv1d(f"dec.resblocks.{block}.{convs}.{i}", channels, channels, size, norm_axis=0)
             block += 1
         n_in = channels
-    yield from _conv1d("dec.conv_post", 1, n_in, 7, bias=False)
+    yield from _conv1d("dec.conv_post", 1, n_in, 7, bias=c.is_mrf, norm_axis=ends_axis)
 
 
 def _flow(c: SynthesizerConfig) -> Named:

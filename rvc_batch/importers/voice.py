@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rvc_batch.engine.network_config import SynthesizerConfig
+from rvc_batch.engine.network_config import HARMONICS, HIFIGAN, SynthesizerConfig
 from rvc_batch.errors import ModelKeys, ModelNotRvc
 from rvc_batch.importers.pickled_data import shown
 from rvc_batch.importers.tensors import SourceTensor, StateDict
 
-VOCODER = "HiFi-GAN"
 FEATURE_DIMS = {"v1": 256, "v2": 768}
 # what ContentVec is called where voices name the network they were trained with
 CONTENTVEC_NAMES = {"contentvec", "hubert", "hubert_base", "hubert_base.pt"}
@@ -41,21 +40,41 @@ def from_export(owner: str, file: Mapping[Any, object], weight: StateDict) -> Im
     Raises:
         ModelNotRvc: unusable or contradictory metadata, another vocoder. ModelKeys: no speaker or phone embedding.
     """
-    vocoder = file.get("vocoder", VOCODER)
-    if vocoder != VOCODER:
+    vocoder = file.get("vocoder", HIFIGAN)
+    if not isinstance(vocoder, str) or vocoder not in HARMONICS:
         raise ModelNotRvc(
-            f"{owner} uses the vocoder {shown(vocoder)}, which is not supported yet; expected {VOCODER}. "
-            "Use a voice trained with the standard vocoder"
+            f"{owner} uses the vocoder {shown(vocoder)}, which is not supported yet; expected "
+            f"{' or '.join(HARMONICS)}. "
+            "Use a voice trained with one of these"
         )
     state = {key: tensor for key, tensor in weight.items() if not key.startswith("enc_q.")}
-    config = _config(owner, file, state)
+    config = _config(owner, file, state, vocoder)
+    if config.is_mrf:
+        state = {_standard_key(key, len(config.resblock_kernels)): tensor for key, tensor in state.items()}
     extra: dict[str, Any] = {key: plain for key in DATA_KEYS if (plain := _plain(file.get(key))) is not None}
     if warnings := _warnings(file, config):
         extra["warnings"] = warnings
     return ImportedVoice(config, state, extra)
 
 
-def _config(owner: str, file: Mapping[Any, object], state: Mapping[str, SourceTensor]) -> SynthesizerConfig:
+def _standard_key(key: str, blocks_per_stage: int) -> str:
+    """Return what the standard generator calls a parameter of MRF HiFi-GAN.
+
+    Source: Applio rvc/lib/algorithm/generators/hifigan_mrf.py @ 0f98c61.
+    """
+    key = key.replace("dec.upsamples.", "dec.ups.", 1)
+    found = re.fullmatch(r"dec\.mrfs\.(\d{1,3})\.(\d{1,3})\.layers\.(\d{1,3})\.conv([12])\.(.+)", key)
+    if found is None:
+        return key
+    stage, block, layer = (int(found[place]) for place in (1, 2, 3))
+    if block >= blocks_per_stage:
+        return key  # it would take the name of another; as it is, it is named as unexpected
+    return f"dec.resblocks.{stage * blocks_per_stage + block}.convs{found[4]}.{layer}.{found[5]}"
+
+
+def _config(
+    owner: str, file: Mapping[Any, object], state: Mapping[str, SourceTensor], vocoder: str
+) -> SynthesizerConfig:
     values = file["config"]
     if not isinstance(values, list | tuple) or not CONFIG_LENGTH - 1 <= len(values) <= CONFIG_LENGTH:
         kind = f"{len(values)} values" if isinstance(values, list | tuple) else type(values).__name__
@@ -85,6 +104,7 @@ def _config(owner: str, file: Mapping[Any, object], state: Mapping[str, SourceTe
         # the config states the size of the speaker table at training time; the tensor is what was exported
         n_speakers=_shape(owner, "emb_g.weight", state)[0],
         gin_channels=number.channels(16),
+        vocoder=vocoder,
     )
 
 

@@ -48,11 +48,6 @@ REFUSED: dict[str, tuple[Any, type[ModelError], str]] = {
         ModelNotRvc,
         "vocoder RefineGAN, which is not supported yet",
     ),
-    "MRF HiFi-GAN": (
-        {"weight": GENERATOR, "config": [], "vocoder": "MRF HiFi-GAN"},
-        ModelNotRvc,
-        "vocoder MRF HiFi-GAN, which is not supported yet",
-    ),
     "other tensors": ({"layer.weight": ZERO}, ModelNotRvc, "no RVC model: it has the keys layer.weight"),
     "no dict": ([1, 2, 3], ModelNotRvc, "holds a list, expected a dict"),
     "quantised weights": (

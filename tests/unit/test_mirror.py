@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ CONFIGS: dict[str, Config] = {
     "v2 40k published": voice_config("v2", 40000, (10, 10, 2, 2), (16, 16, 4, 4), has_f0=True, tiny=False),
     "v2 48k without f0": voice_config("v2", 48000, (12, 10, 2, 2), (24, 20, 4, 4), has_f0=False, tiny=True),
     "v2 24k": voice_config("v2", 24000, (10, 6, 2, 2), (20, 12, 4, 4), has_f0=True, tiny=True),
+    "mrf": replace(
+        voice_config("v2", 40000, (10, 10, 2, 2), (16, 16, 4, 4), has_f0=True, tiny=True), vocoder="MRF HiFi-GAN"
+    ),
     "v2 with odd rates": voice_config("v2", 22500, (9, 5, 5), (18, 10, 10), has_f0=True, tiny=True),
 }
 

@@ -1,6 +1,7 @@
 """The HiFi-GAN generator (Kong et al. 2020) in MLX: latent → wave.
 
-Voices with f0 are driven by a harmonic source (NSF).
+Voices with f0 are driven by a harmonic source (NSF). Applio's MRF HiFi-GAN is the same generator with more harmonics
+and a bias at the end; its checkpoints name the parts differently.
 Sequences are [T, C]; each upsampling stage multiplies T by its rate.
 Twin of torch_nets/generator.py.
 Source: RVC infer/module/models.py and modules.py @ 4338f12.
@@ -19,14 +20,14 @@ __all__ = ["Generator", "ResidualBlock", "SourceModule", "noise_conv", "upsample
 
 
 class SourceModule(nn.Module):
-    """Merge the harmonics, of which RVC has one: sine plus noise [N] → [N, 1]."""
+    """Merge the harmonics: sines plus noise, [N] of the one that RVC has or [N, H], → [N, 1]."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_harmonics: int) -> None:
         super().__init__()
-        self.l_linear = Linear(1, 1)
+        self.l_linear = Linear(n_harmonics, 1)
 
     def __call__(self, source: mx.array) -> mx.array:
-        return mx.tanh(self.l_linear(source[:, None]))
+        return mx.tanh(self.l_linear(source.reshape(source.shape[0], -1)))
 
 
 class ResidualBlock(nn.Module):
@@ -59,7 +60,7 @@ class Generator(nn.Module):
         super().__init__()
         stages = range(len(config.upsample_rates))
         self._rates = config.upsample_rates
-        self.m_source = SourceModule() if config.has_f0 else None
+        self.m_source = SourceModule(config.n_harmonics) if config.has_f0 else None
         self.noise_convs = [noise_conv(config, i) for i in stages] if config.has_f0 else []
         self.conv_pre = Conv1d(config.inter_channels, config.upsample_initial_channels, 7, padding=3)
         self.cond = Conv1d(config.gin_channels, config.upsample_initial_channels, 1)
@@ -69,7 +70,7 @@ class Generator(nn.Module):
             for i in stages
             for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
         ]
-        self.conv_post = Conv1d(config.stage_channels(stages[-1]), 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(config.stage_channels(stages[-1]), 1, 7, padding=3, bias=config.is_mrf)
 
     def __call__(self, z: mx.array, source: mx.array, speaker: mx.array) -> mx.array:
         harmonics = None if self.m_source is None else self.m_source(source)

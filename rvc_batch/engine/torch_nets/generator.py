@@ -1,6 +1,7 @@
 """The HiFi-GAN generator (Kong et al. 2020) in torch: latent → wave.
 
-Voices with f0 are driven by a harmonic source (NSF).
+Voices with f0 are driven by a harmonic source (NSF). Applio's MRF HiFi-GAN is the same generator with more harmonics
+and a bias at the end; its checkpoints name the parts differently.
 Sequences are [1, C, T]; each upsampling stage multiplies T by its rate.
 Twin of mlx_nets/generator.py.
 Source: RVC infer/module/models.py and modules.py @ 4338f12.
@@ -18,14 +19,14 @@ __all__ = ["Generator", "ResidualBlock", "SourceModule", "noise_conv", "upsample
 
 
 class SourceModule(nn.Module):
-    """Merge the harmonics, of which RVC has one: sine plus noise [N] → [1, 1, N]."""
+    """Merge the harmonics: sines plus noise, [N] of the one that RVC has or [N, H], → [1, 1, N]."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_harmonics: int) -> None:
         super().__init__()
-        self.l_linear = Linear(1, 1)
+        self.l_linear = Linear(n_harmonics, 1)
 
     def forward(self, source: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.l_linear(source[:, None])).T[None]
+        return torch.tanh(self.l_linear(source.reshape(source.shape[0], -1))).T[None]
 
 
 class ResidualBlock(nn.Module):
@@ -51,7 +52,7 @@ class Generator(nn.Module):
     def __init__(self, config: SynthesizerConfig) -> None:
         super().__init__()
         stages = range(len(config.upsample_rates))
-        self.m_source = SourceModule() if config.has_f0 else None
+        self.m_source = SourceModule(config.n_harmonics) if config.has_f0 else None
         self.noise_convs = nn.ModuleList(noise_conv(config, i) for i in stages if config.has_f0)
         self.conv_pre = Conv1d(config.inter_channels, config.upsample_initial_channels, 7, padding=3)
         self.cond = Conv1d(config.gin_channels, config.upsample_initial_channels, 1)
@@ -61,7 +62,7 @@ class Generator(nn.Module):
             for i in stages
             for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
         )
-        self.conv_post = Conv1d(config.stage_channels(stages[-1]), 1, 7, padding=3, bias=False)
+        self.conv_post = Conv1d(config.stage_channels(stages[-1]), 1, 7, padding=3, bias=config.is_mrf)
 
     def forward(self, z: torch.Tensor, source: torch.Tensor, speaker: torch.Tensor) -> torch.Tensor:
         harmonics = None if self.m_source is None else self.m_source(source)

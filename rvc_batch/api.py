@@ -62,6 +62,7 @@ def convert(
     from rvc_batch.engine.converter import Converter
     from rvc_batch.engine.f0_file import read_f0_file
     from rvc_batch.engine.settings import ConversionSettings
+    from rvc_batch.importers.embedders import embedder_of
 
     source, target = Path(source), Path(target)
     settings = settings or ConversionSettings()
@@ -73,7 +74,8 @@ def convert(
     at = locate_home(home)
     store = _store(at)
     chosen = _voice(store, voice, index)
-    engine = open_backend(backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=precision)
+    content_network = store.content_network(embedder_of(chosen, settings))
+    engine = open_backend(backend, hubert=content_network, rmvpe=store.rmvpe(), precision=precision)
     partial = _partial(target)
     converter = Converter(engine, scratch=_scratch(at), memory_limit=memory_limit, pitch_network=store.pitch_network)
     report = converter.convert(source, partial, voice=chosen, settings=settings, f0=curve, progress=progress)
@@ -121,6 +123,7 @@ def render_again(
     from rvc_batch.engine.decoding import open_audio
     from rvc_batch.engine.f0_file import read_f0_file
     from rvc_batch.engine.provenance import Provenance, digest
+    from rvc_batch.importers.embedders import embedder_of
 
     result = Path(result)
     target = result.with_name(f"{result.stem} (again){result.suffix}") if target is None else Path(target)
@@ -135,7 +138,8 @@ def render_again(
         raise CannotRenderAgain(_about_curve(made, curve))
     store = _store(at)
     chosen = _same_voice(made, _voice(store, voice or made.voice, index))
-    engine = open_backend(made.backend, hubert=store.hubert(), rmvpe=store.rmvpe(), precision=made.precision)
+    content_network = store.content_network(embedder_of(chosen, made.settings))
+    engine = open_backend(made.backend, hubert=content_network, rmvpe=store.rmvpe(), precision=made.precision)
     if engine.networks_sha256 != made.networks_sha256:
         raise CannotRenderAgain(
             f"the content and pitch networks in {at.models} are not those that {result.name} was made with; bring back "

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -34,6 +35,8 @@ OUTPUT_FORMATS: dict[str, tuple[str, str, str]] = {
     "m4a": (".m4a", "MP4", "AAC"),
 }
 SETTINGS_VERSION = 1
+AUTO_EMBEDDER = "auto"  # the one that the voice was trained with
+EMBEDDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")  # that of a folder, which it never leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class ConversionSettings:
     source_noise_scale: float = 1.0  # noise of the excitation; 1 = as published, 0 = none
     dialect: str = RVC_2023.name
     seams: str = "exact"  # "exact": every sample, phase and noise continuous; "upstream": its lengths and restarts
+    embedder: str = AUTO_EMBEDDER  # the content network by name; "contentvec" is the one every box has
     pitch_method: str = "rmvpe"
     pitch_threshold: float = 0.0  # of voicing, 0…1; 0 = the method's own
     f0_smoothing: int = 0  # median of so many frames inside voiced runs, odd, 3…31; 0 = off
@@ -79,6 +83,8 @@ class ConversionSettings:
             _within("resample_rate", self.resample_rate, 16_000, 192_000)
         dialect_named(self.dialect)
         _one_of("seams", self.seams, SEAMS)
+        if not EMBEDDER_NAME.fullmatch(self.embedder):
+            raise SettingsInvalid(f"embedder is {self.embedder!r}, expected auto, contentvec, or the name of a folder")
         methods = methods_named(self.pitch_method)
         _within("pitch_threshold", self.pitch_threshold, 0, 1)
         check_threshold(methods, self.pitch_threshold)

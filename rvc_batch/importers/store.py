@@ -18,6 +18,7 @@ from rvc_batch.errors import ModelError, ModelMissing, ModelNotRvc
 from rvc_batch.home import Home
 from rvc_batch.importers import archive, library, roots
 from rvc_batch.importers.cache import ModelCache
+from rvc_batch.importers.embedders import CONTENTVEC, find_embedder
 from rvc_batch.importers.index import IndexInfo, check_index, inspect_index, read_index
 from rvc_batch.importers.library import VoiceEntry, VoiceIndexes
 from rvc_batch.importers.pitch_packages import PITCH_SOURCES, find_pitch_source, pitch_method
@@ -85,6 +86,16 @@ class ModelStore:
             f"the content network is missing: run `rvc-batch models fetch`, put {HUBERT_FILE} into {self.models}, or a "
             f"folder {HUBERT_FOLDER}/ there with config.json and pytorch_model.bin (or model.safetensors)"
         )
+
+    def content_network(self, name: str) -> Path:
+        """Return the canonical checkpoint of a content network by the name of `embedders.embedder_of`.
+
+        Raises:
+            ModelMissing: naming what to put where. ModelError: the file cannot be used.
+        """
+        if name == CONTENTVEC:
+            return self.hubert()
+        return self.cache.obtain(find_embedder(self.models, name), NetworkKind.HUBERT).checkpoint
 
     def rmvpe(self) -> Path:
         """Return the canonical checkpoint of the pitch network.

@@ -205,5 +205,5 @@ def _warnings(file: Mapping[Any, object], config: SynthesizerConfig) -> list[str
         warnings.append(f"labelled {label} Hz but built for {config.sample_rate} Hz, which is used")
     embedder = file.get("embedder_model")
     if isinstance(embedder, str) and embedder.lower() not in CONTENTVEC_NAMES:
-        warnings.append(f"trained with the embedder {shown(embedder)}: ContentVec features will not fit it")
+        warnings.append(f"trained with the embedder {shown(embedder)}, which it needs: see docs/voices.md")
     return warnings

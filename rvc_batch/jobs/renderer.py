@@ -21,13 +21,14 @@ from rvc_batch.errors import EnvironmentFault, ModelError, SettingsInvalid
 from rvc_batch.home import Home
 
 if TYPE_CHECKING:
-    from rvc_batch.engine.converter import Progress
+    from rvc_batch.engine.converter import Converter, Progress
     from rvc_batch.engine.feature_cache import FeatureCache
     from rvc_batch.importers.store import ModelStore
 
 logger = logging.getLogger(__name__)
 
 WORKSPACE = "render"
+CONTENT_NETWORKS = 2  # loaded at once, each with a pitch network and voices of its own
 DEFAULT_ENGINE = "rvc_batch.jobs.renderer:open_engine"
 
 
@@ -96,38 +97,27 @@ class EngineRenderer:
     """The real engine: model store, backend, converter."""
 
     def __init__(self, home: Home, settings: Settings) -> None:
-        from rvc_batch.engine.backend import open_backend
-        from rvc_batch.engine.converter import Converter
         from rvc_batch.engine.dialect import dialect_named
+        from rvc_batch.importers.embedders import CONTENTVEC
 
-        self._store = _store(home, settings)
-        self._backend = open_backend(
-            settings.worker.backend,
-            hubert=self._store.hubert(),
-            rmvpe=self._store.rmvpe(),
-            precision=settings.worker.numbers(),
-        )
-        limit = settings.worker.memory_limit_bytes()
-        self._converter = Converter(
-            self._backend,
-            scratch=home.state / "scratch",
-            memory_limit=limit,
-            pitch_network=self._store.pitch_network,
-            features=_feature_cache(home, settings),
-        )
-        self._keeps = RESIDENT_VOICES if limit is None else 1  # see `Converter`
+        self._store, self._settings, self._scratch = _store(home, settings), settings, home.state / "scratch"
+        self._features = _feature_cache(home, settings)
+        self._converters: dict[str, Converter] = {}  # by the name of the content network, the latest last
+        self._warm: dict[str, None] = {}
+        backend = self._converter(CONTENTVEC).backend
+        self._keeps = RESIDENT_VOICES if settings.worker.memory_limit_bytes() is None else 1  # see `Converter`
         self._rules = dialect_named(settings.conversion_settings().dialect)
         self._preferred = settings.worker.warm_voice or settings.default_voice
-        self._warm: dict[str, None] = {}
-        self.device, self.backend = self._backend.device, self._backend.name
+        self.device, self.backend = backend.device, backend.name
 
     def warm_voices(self) -> tuple[str, ...]:
         """Return the voices whose networks are loaded, the latest last."""
         return tuple(self._warm)
 
     def memory(self) -> DeviceMemory | None:
-        """Return what the backend holds on its device."""
-        return self._backend.memory()
+        """Return what the backends hold on their device."""
+        latest = list(self._converters.values())[-1]
+        return latest.backend.memory()
 
     def warm_up(self) -> None:
         """Convert a tone with the configured voice, else the first of the library that can be used.
@@ -137,11 +127,13 @@ class EngineRenderer:
         Raises:
             SettingsInvalid: the memory limit is too small for the networks.
         """
+        from rvc_batch.importers.embedders import embedder_of
+
         names = self._store.voice_names()
         for name in sorted(names, key=lambda n: n != self._preferred):
             try:
                 voice = self._store.voice(name)
-                self._converter.warm_up(voice, self._rules)
+                self._converter(embedder_of(voice, ConversionSettings())).warm_up(voice, self._rules)
             except ModelError as e:
                 logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
             except (EnvironmentFault, OSError) as e:
@@ -165,16 +157,44 @@ class EngineRenderer:
         An interrupted job leaves its workspace beside its source: the next attempt goes on from there, and both go
         when the job has ended.
         """
-        report = self._converter.convert(
+        from rvc_batch.importers.embedders import embedder_of
+
+        chosen = self._store.voice(voice)
+        report = self._converter(embedder_of(chosen, settings)).convert(
             source,
             target,
-            voice=self._store.voice(voice),
+            voice=chosen,
             settings=settings,
             workspace=source.parent / WORKSPACE,
             progress=progress,
         )
         self._note_warm(voice)
         return report
+
+    def _converter(self, embedder: str) -> Converter:
+        """Return the converter with a content network, loaded now if need be; at most two stay, one with a limit."""
+        from rvc_batch.engine.backend import open_backend
+        from rvc_batch.engine.converter import Converter
+
+        worker = self._settings.worker
+        limit = worker.memory_limit_bytes()
+        found = self._converters.pop(embedder, None)
+        if found is None:
+            content_network = self._store.content_network(embedder)  # may be missing: then nothing is let go
+            while len(self._converters) >= (CONTENT_NETWORKS if limit is None else 1):
+                self._converters.pop(next(iter(self._converters))).backend.release()
+                self._warm.clear()
+            found = Converter(
+                open_backend(
+                    worker.backend, hubert=content_network, rmvpe=self._store.rmvpe(), precision=worker.numbers()
+                ),
+                scratch=self._scratch,
+                memory_limit=limit,
+                pitch_network=self._store.pitch_network,
+                features=self._features,
+            )
+        self._converters[embedder] = found
+        return found
 
     def _note_warm(self, name: str) -> None:
         self._warm.pop(name, None)

@@ -47,7 +47,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     index = write_index(home.voices / "a.index", np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32))
     made = Box(home, replace(fake_voice(index=index), name="anna"), NumpyBackend())
     store = SimpleNamespace(
-        hubert=lambda: home.models,
+        content_network=lambda _: home.models,
         rmvpe=lambda: home.models,
         pitch_network=lambda _: home.models,
         voice=lambda _, index=None: replace(made.voice, index=index or made.voice.index),

@@ -56,6 +56,7 @@ def convert(
     channels: options.Channels = None,
     loudness_lufs: options.LoudnessLufs = None,
     gate_db: options.GateDb = None,
+    noise_reduction: options.NoiseReduction = None,
     effects: options.Effects = None,
     backend: Annotated[str | None, Option(help="mlx or torch.")] = None,
     memory_limit: Annotated[str | None, Option(help="Such as '2 GB'; as configured for the worker, else none.")] = None,
@@ -94,6 +95,7 @@ def convert(
         "channels": channels,
         "loudness_lufs": loudness_lufs,
         "gate_db": gate_db,
+        "noise_reduction": noise_reduction,
         "effects": effects,
     }
     chosen = voice or context.settings.default_voice

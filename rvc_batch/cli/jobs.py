@@ -161,6 +161,7 @@ def add(
     channels: options.Channels = None,
     loudness_lufs: options.LoudnessLufs = None,
     gate_db: options.GateDb = None,
+    noise_reduction: options.NoiseReduction = None,
     effects: options.Effects = None,
     json: options.AsJson = False,
 ) -> None:
@@ -193,6 +194,7 @@ def add(
         "channels": channels,
         "loudness_lufs": loudness_lufs,
         "gate_db": gate_db,
+        "noise_reduction": noise_reduction,
         "effects": effects,
     }
     settings = {name: value for name, value in given.items() if value is not None}

@@ -22,6 +22,7 @@ from rvc_batch.engine.effects import EffectChain, parse_effects
 from rvc_batch.engine.filters import ScratchSignal, resample_blocks
 from rvc_batch.engine.gate import Gate
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K
+from rvc_batch.engine.noise_reduction import reduced
 from rvc_batch.engine.programme_loudness import TRUE_PEAK_CEILING_DB, ProgrammeMeter
 from rvc_batch.engine.provenance import Provenance
 from rvc_batch.engine.settings import OUTPUT_FORMATS, ConversionSettings
@@ -121,7 +122,7 @@ class Finished:
             self.samples = round(length.frames * rate / length.sample_rate)
         self.gate: Gate | None = None
         self.sides: Sides | None = None
-        self._effects = parse_effects(settings.effects)
+        self._effects, self._noise_reduction = parse_effects(settings.effects), settings.noise_reduction
         self._renderings, self._envelopes, self._rms_mix_rate = renderings, envelopes, settings.rms_mix_rate
 
     @property
@@ -134,6 +135,8 @@ class Finished:
         done = 0
         chain = EffectChain(self._effects, self.sample_rate) if self._effects else None
         lanes = [self._lane(r, e) for r, e in zip(self._renderings, self._envelopes, strict=True)]
+        if self._noise_reduction:
+            lanes = [reduced(lane, self.sample_rate, self._noise_reduction) for lane in lanes]
         for parts in zip(*lanes, strict=True):
             block = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
             stop = done + len(block)

@@ -68,6 +68,7 @@ class ConversionSettings:
     channels: str = "mono"  # "mono": the mean of all; "stereo": both converted; "mid_side": the sides as they were
     loudness_lufs: float = 0.0  # integrated loudness of the output, −40…−5; 0 = as it comes
     gate_db: float = 0.0  # silence where the source is below it, −90…−20 dB of full scale; 0 = off
+    noise_reduction: float = 0.0  # share of steady noise that is taken out of the output, 0…1; 0 = off
     effects: str = NO_EFFECTS  # a chain, see `effects`
 
     def __post_init__(self) -> None:
@@ -102,6 +103,7 @@ class ConversionSettings:
             _within("loudness_lufs", self.loudness_lufs, -40, -5)
         if self.gate_db:
             _within("gate_db", self.gate_db, -90, -20)
+        _within("noise_reduction", self.noise_reduction, 0, 1)
         parse_effects(self.effects)
 
     def with_changes(self, **changes: Any) -> Self:

@@ -68,7 +68,7 @@ CASES = {
     ),
     "mono of stereo": Case(ANNA, {"channels": "mono"}, channels=2, rate=48_000),
     "loudness": Case(ANNA, {"loudness_lufs": -23.0, "rms_mix_rate": 1.0}, frames=40_000),
-    "gate": Case(ANNA, {"gate_db": -60.0, "rms_mix_rate": 0.5}),
+    "gate, clean": Case(ANNA, {"gate_db": -60.0, "rms_mix_rate": 0.5, "noise_reduction": 0.6}),
     "effects": Case(
         ANNA, {"effects": "compressor(threshold_db=-20, ratio=3), reverb(room_size=0.3, wet_level=0.2)"}, frames=30_000
     ),

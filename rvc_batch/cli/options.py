@@ -30,6 +30,8 @@ F0Smoothing = Annotated[int | None, Option(help="Median of so many frames of f0,
 AutoKey = Annotated[float | None, Option(help="Bring the median f0 near so many Hz, 50 to 1200; 0 = off.")]
 Autotune = Annotated[float | None, Option(help="Snap f0 to the scale, 0 to 1; 0 = off.")]
 AutotuneScale = Annotated[str | None, Option(help="chromatic, or such as 'C major', 'F# minor', 'A minor pentatonic'.")]
+FormantShift = Annotated[float | None, Option(help="Factor for the formants of the input, 0.25 to 4; 1 = off.")]
+FormantQuefrency = Annotated[float | None, Option(help="Detail of what counts as formants, 0.1 to 16 ms.")]
 NoiseReduction = Annotated[float | None, Option(help="Share of steady noise taken out of the output, 0 to 1; 0 = off.")]
 Embedder = Annotated[str | None, Option(help="Content network: auto, contentvec, or a name in models/embedders/.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]

@@ -48,6 +48,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.decoded = folder / "decoded.f32"
+        self.shifted = folder / "shifted.f32"
         self.filtered = folder / "filtered.f64"
         self.signal = folder / "signal.f32"
         self.envelope = folder / "envelope.npy"

@@ -31,6 +31,7 @@ from rvc_batch.engine.feature_cache import FeatureCache, feature_key
 from rvc_batch.engine.features import align
 from rvc_batch.engine.filters import ScratchSignal
 from rvc_batch.engine.finishing import Finished, Sides, encode, find_level
+from rvc_batch.engine.formants import FormantShift
 from rvc_batch.engine.gate import Gate
 from rvc_batch.engine.lanes import Lane, Lanes
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
@@ -129,6 +130,7 @@ class Conversion:
             self.rules,
             self.clock,
             check=lambda info: self._check(info, target),
+            formants=FormantShift(self.settings.formant_shift, self.settings.formant_quefrency_ms),
         )
         whole = opening.whole(self.workspace)
         prepared = whole.prepared

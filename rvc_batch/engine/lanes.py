@@ -14,6 +14,7 @@ from rvc_batch.engine.checkpointing import Record, Workspace
 from rvc_batch.engine.decoding import Pick, left, mono, right
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.finishing import Rendering
+from rvc_batch.engine.formants import FormantShift
 from rvc_batch.engine.preparation import Prepared, prepare, reopen
 from rvc_batch.engine.types import AudioInfo, StageClock
 
@@ -50,7 +51,7 @@ class Lanes:
     """Opens the lanes of a file, or takes them up where an interrupted run was.
 
     key: see `checkpointing`. rate: of the rendering, in Hz. check: is told what the file is before anything is rendered
-    of it; what it raises ends the conversion.
+    of it; what it raises ends the conversion. formants: of the input, in every lane alike.
     """
 
     source: Path
@@ -59,6 +60,7 @@ class Lanes:
     rules: Dialect
     clock: StageClock
     check: Callable[[AudioInfo], None]
+    formants: FormantShift
 
     def whole(self, workspace: Workspace) -> Lane:
         """Return the lane of the mean of all channels.
@@ -78,7 +80,9 @@ class Lanes:
         if record is not None:
             rendering = Rendering.resume(workspace.rendered, self.rate, record.rendered_samples, record.energy)
             return Lane(workspace, reopen(record, workspace), rendering, record.segments_done, record.auto_key)
-        prepared = prepare(self.source, workspace, self.rules, self.clock, pick=pick, guide=guide)
+        prepared = prepare(
+            self.source, workspace, self.rules, self.clock, pick=pick, formants=self.formants, guide=guide
+        )
         self.check(prepared.info)
         lane = Lane(workspace, prepared, Rendering.start(workspace.rendered, self.rate), 0)
         lane.save(self.key, 0, 0)

@@ -2,12 +2,15 @@
 
     decoded (float32) → high-passed (float64) → cut points, loudness envelope → the networks' input (float32)
 
+Where formants are to be shifted, that is done first, as Applio does: peak, envelope and cuts are those of the result.
+
 The cut points and the envelope are taken from the float64 signal; the networks get float32 anyhow, so that is what is
 kept, and the two larger files are gone before anything is rendered.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from rvc_batch.engine.decoding import Pick, mono
 from rvc_batch.engine.dialect import Dialect
 from rvc_batch.engine.filters import FLOAT32, ScratchSignal, highpass_to_file
 from rvc_batch.engine.finishing import source_envelope
+from rvc_batch.engine.formants import UNSHIFTED, FormantShift, shift_to_file
 from rvc_batch.engine.gate import levels
 from rvc_batch.engine.network_config import HOP_16K
 from rvc_batch.engine.segments import find_cuts
@@ -45,12 +49,14 @@ def prepare(
     clock: StageClock,
     *,
     pick: Pick = mono,
+    formants: FormantShift = UNSHIFTED,
     guide: Prepared | None = None,
 ) -> Prepared:
     """Read `source` into `workspace`.
 
     Args:
         pick: which channel, or the mean of all.
+        formants: how those of the input are moved before anything else is done with it.
         guide: the downmix, whose cuts and gain are those of its channels; None for the downmix itself.
 
     Raises:
@@ -59,15 +65,20 @@ def prepare(
     with clock.timed("decode"):
         decoded = decode_to_scratch(source, workspace.decoded, MIN_SAMPLES, pick=pick)
     with clock.timed("filter"):
-        gain = loudness.input_gain((guide or decoded).info.peak)
-        precise = highpass_to_file(decoded.signal, workspace.filtered, gain)
-        decoded.signal.remove()
+        info, heard = decoded.info, decoded.signal
+        if formants.factor != UNSHIFTED.factor:
+            heard, peak = shift_to_file(heard, workspace.shifted, formants)
+            info = dataclasses.replace(info, peak=peak)
+            decoded.signal.remove()
+        gain = loudness.input_gain((guide.info if guide else info).peak)
+        precise = highpass_to_file(heard, workspace.filtered, gain)
+        heard.remove()
         cuts = guide.cuts if guide else tuple(find_cuts(precise, rules))
         np.save(workspace.envelope, source_envelope(precise))
         np.save(workspace.levels, levels(precise, gain))
         signal = precise.rewritten(workspace.signal, FLOAT32)
         precise.remove()
-    return Prepared(decoded.info, signal, cuts, tuple(decoded.warnings))
+    return Prepared(info, signal, cuts, tuple(decoded.warnings))
 
 
 def reopen(record: Record, workspace: Workspace) -> Prepared:

@@ -63,6 +63,8 @@ class ConversionSettings:
     auto_key: float = 0.0  # Hz, 50…1200: whole semitones are added that bring the file's median f0 there; 0 = off
     autotune: float = 0.0  # share of the way to the nearest note of the scale, 0…1; 0 = off
     autotune_scale: str = CHROMATIC  # or a note and a kind, such as "C major"
+    formant_shift: float = 1.0  # of the input: factor of its formants' frequencies, 0.25…4; 1 = off
+    formant_quefrency_ms: float = 1.0  # what is a formant: detail of the envelope, 0.1…16
     resample_rate: int = 0  # Hz; 0 = the voice's own rate, else 16 000…192 000
     output_format: str = "wav"
     channels: str = "mono"  # "mono": the mean of all; "stereo": both converted; "mid_side": the sides as they were
@@ -95,6 +97,8 @@ class ConversionSettings:
             _within("auto_key", self.auto_key, 50, 1_200)
         _within("autotune", self.autotune, 0, 1)
         pitch_classes(self.autotune_scale)
+        _within("formant_shift", self.formant_shift, 0.25, 4)
+        _within("formant_quefrency_ms", self.formant_quefrency_ms, 0.1, 16)
         _one_of("output_format", self.output_format, OUTPUT_FORMATS)
         _one_of("channels", self.channels, CHANNELS)
         if self.channels == "mid_side" and self.seams != "exact":

@@ -58,7 +58,7 @@ CASES = {
     "opus": Case(48_000, {"output_format": "opus"}),
     "opus at 24": Case(24_000, {"output_format": "opus", "resample_rate": 24_000}, frames=23_456),
     "m4a": Case(44_100, {"output_format": "m4a"}, rate=16_000, frames=7_777),
-    "stereo": Case(ANNA, {"channels": "stereo"}, channels=2, made_channels=2),
+    "stereo": Case(ANNA, {"channels": "stereo", "formant_shift": 0.8}, channels=2, made_channels=2),
     "stereo mp3": Case(
         48_000, {"channels": "stereo", "output_format": "mp3", "resample_rate": 48_000}, channels=2, made_channels=2
     ),
@@ -82,7 +82,7 @@ CASES = {
     "harvest": Case(ANNA, {"pitch_method": "harvest", "f0_smoothing": 3}),
     "pm": Case(ANNA, {"pitch_method": "pm", "transpose": 5}, rate=16_000, frames=8_000),
     "joined": Case(ANNA, {"pitch_method": "rmvpe+pm", "autotune": 0.7, "autotune_scale": "A minor"}),
-    "auto key": Case(ANNA, {"auto_key": 220.0, "pitch_threshold": 0.1}),
+    "auto key": Case(ANNA, {"auto_key": 220.0, "formant_shift": 1.2, "formant_quefrency_ms": 1.5}),
     "applio": Case(ANNA, {"dialect": "applio", "noise_scale": 0.0, "source_noise_scale": 0.0}),
     "2026": Case(ANNA, {"dialect": "rvc-2026", "seed": 2**62}),
     "no pitch, v1": Case(TOM, {"dialect": "applio", "protect": 0.5}, folder="tom"),

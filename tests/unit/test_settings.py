@@ -35,6 +35,8 @@ def test_settings_survive_json() -> None:
         ({"f0_smoothing": 33}, "f0_smoothing is 33"),
         ({"auto_key": 20}, "auto_key is 20.0, expected 50 to 1200"),
         ({"autotune": 1.1}, "autotune is 1.1, expected 0 to 1"),
+        ({"formant_shift": 0}, "formant_shift is 0"),
+        ({"formant_quefrency_ms": 17}, "formant_quefrency_ms is 17"),
         ({"autotune_scale": "C moll"}, "autotune_scale is 'C moll', expected 'chromatic', or a note"),
         ({"output_format": "aiff"}, "expected one of wav"),
         ({"speaker_id": "zero"}, "speaker_id is 'zero' .str., expected int"),

@@ -27,7 +27,6 @@ from rvc_batch.engine.feature_cache import FeatureCache
 from rvc_batch.engine.filters import highpass_to_file
 from rvc_batch.engine.memory import PITCH_TILE_RANGE, TILE_RANGE, Needs, plan_memory
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
-from rvc_batch.engine.noise_reduction import check_noise_reduction
 from rvc_batch.engine.pitch_libraries import LIBRARIES, library
 from rvc_batch.engine.pitch_methods import PitchChoice, methods_named
 from rvc_batch.engine.pitch_tracking import track_pitch
@@ -123,7 +122,6 @@ class Converter:
             )
         check_output_format(settings.output_format)
         check_effects(settings.effects)
-        check_noise_reduction(settings.noise_reduction)
         if f0 is not None and not voice.config.has_f0:
             raise SettingsInvalid(f"{f0.name} cannot be used: voice {voice.name} has no f0; convert without an f0 file")
         choice = PitchChoice(settings.pitch_method, settings.pitch_threshold)

@@ -1,8 +1,7 @@
-"""Noise reduction: in pieces as in one, at its length, deaf to nothing, and missing in one sentence."""
+"""Noise reduction: in pieces as in one, at its length, deaf to nothing, and without torch."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from rvc_batch.engine import noise_reduction
 from rvc_batch.engine.converter import Converter
 from rvc_batch.engine.noise_reduction import reduced
 from rvc_batch.engine.settings import ConversionSettings
-from rvc_batch.errors import ExtraMissing
 from tests.engine_fakes import NumpyBackend, fake_voice
 
 RATE = 16_000
@@ -44,6 +42,21 @@ def test_pieces_are_the_whole_at_once() -> None:
     assert np.linalg.norm(difference) < 1e-4 * np.linalg.norm(whole)
     for border in range(20 * RATE, wave.size, 20 * RATE):
         assert np.abs(difference[border - 400 : border + 400]).max() < 1e-4
+
+
+def test_a_border_changes_nothing_where_the_mean_knows_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = speech(15)
+    whole = treated(wave)
+    monkeypatch.setattr(noise_reduction, "PIECE_S", 0.5)
+    np.testing.assert_allclose(treated(wave), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "strength"), [(8_000, 0.7), (40_000, 0.3), (48_000, 1.0), (192_000, 1.0)])
+def test_it_is_what_the_library_does_at_any_rate(rate: int, strength: float) -> None:
+    wave = speech(640_000 / RATE)[: 256 * 1_000]
+    whole = noisereduce.reduce_noise(y=wave, sr=rate, prop_decrease=strength, chunk_size=None, padding=0)
+    found = np.concatenate(list(reduced(blocks(wave, 5_000), rate, strength)))
+    assert np.linalg.norm(found - whole) < 1e-4 * np.linalg.norm(whole)
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.5, 19.99, 40.0, 61.7])
@@ -90,10 +103,3 @@ def test_a_conversion_is_treated_and_as_long_as_before(tmp_path: Path) -> None:
     assert plain.size == clean.size
     assert np.linalg.norm(clean) < np.linalg.norm(plain)
     np.testing.assert_array_equal(clean, convert(tmp_path, 1.0))
-
-
-def test_the_missing_library_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    noise_reduction.check_noise_reduction(0.0)
-    with pytest.raises(ExtraMissing, match=r"needs noisereduce: pip install"):
-        convert(tmp_path, 0.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.engine.types import ConversionReport
-from rvc_batch.jobs.models import Job, JobError, NewJob
+from rvc_batch.jobs.models import Job, JobError, JobState, NewJob, Outcome
 from rvc_batch.jobs.queue import Queue
 
 EPOCH = 1_800_000_000.0
@@ -115,3 +115,13 @@ def claim_all(path: Path, worker: str, start: Barrier, taken: ProcessQueue[int])
             start.wait(60)
             is_waiting = False
     taken.put(-1)
+
+
+def outcomes(queue: Queue, job_id: int) -> list[Outcome | None]:
+    """Return how each attempt of a job ended, in order."""
+    return [a.outcome for a in queue.attempts(job_id)]
+
+
+def states(queue: Queue, job_id: int) -> list[JobState]:
+    """Return the states a job went through."""
+    return [e.to_state for e in queue.events(job_id)]

@@ -3,6 +3,7 @@
 One recording is often rendered more than once: with several voices, with another transposition, after a failure. The
 networks that know nothing of the voice need to see it only once. The key of an entry is a hash of the very samples the
 network is given and of all else that decides what it returns, so a hit is what would have been computed, to the byte.
+As with the tags of a result, the versions of libraries are not part of that.
 
 Losing an entry costs time, nothing else: whatever goes wrong here is a miss and a line in the log. Entries are checked
 when they are read. The folder is bounded; what was not used for longest goes first, but never for the sake of the

@@ -47,13 +47,15 @@ class _Config:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Build from `to_json` output.
+        """Build from `to_json` output. A field that has a default may be absent: older checkpoints lack it.
 
         Raises:
             ModelNotRvc: a field is missing or unknown.
         """
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        if set(values) != names:
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        names = {f.name for f in fields}
+        needed = {f.name for f in fields if f.default is dataclasses.MISSING}
+        if not needed <= set(values) <= names:
             raise ModelNotRvc(
                 f"{cls.__name__} has the fields {sorted(values)}, expected {sorted(names)}: "
                 "the file was imported by another version, import it again"

@@ -37,23 +37,18 @@ def check_synthesis_inputs(x: SynthesisInputs, config: SynthesizerConfig) -> Non
     if (x.coarse.size, x.source.shape[0]) != (codes, samples) or (samples and harmonics != config.n_harmonics):
         raise ValueError(
             f"{x.coarse.size} pitch codes and {x.source.shape[0]} source samples of {harmonics} harmonics for "
-            f"{x.frames} frames, "
-            f"the voice expects {codes} and {samples} of {config.n_harmonics}"
+            f"{x.frames} frames, the voice expects {codes} and {samples} of {config.n_harmonics}"
         )
-
-
-def extra_axis(config: SynthesizerConfig) -> tuple[int, ...]:
-    """Return the shape of the source behind its samples: nothing for one harmonic."""
-    return () if config.n_harmonics == 1 else (config.n_harmonics,)
 
 
 def silent_inputs(config: SynthesizerConfig, frames: int) -> SynthesisInputs:
     """Return inputs of that many silent frames for a voice."""
     voiced = frames if config.has_f0 else 0
+    source = np.zeros((voiced * config.hop_samples, config.n_harmonics), np.float32)
     return SynthesisInputs(
         content=np.zeros((frames, config.feature_dim), np.float32),
         coarse=np.ones(voiced, np.int64),
-        source=np.zeros((voiced * config.hop_samples, *extra_axis(config)), np.float32),
+        source=source[:, 0] if config.n_harmonics == 1 else source,
         speaker=0,
         valid=frames,
     )

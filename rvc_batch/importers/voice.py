@@ -44,8 +44,7 @@ def from_export(owner: str, file: Mapping[Any, object], weight: StateDict) -> Im
     if not isinstance(vocoder, str) or vocoder not in HARMONICS:
         raise ModelNotRvc(
             f"{owner} uses the vocoder {shown(vocoder)}, which is not supported yet; expected "
-            f"{' or '.join(HARMONICS)}. "
-            "Use a voice trained with one of these"
+            f"{' or '.join(HARMONICS)}. Use a voice trained with one of these"
         )
     state = {key: tensor for key, tensor in weight.items() if not key.startswith("enc_q.")}
     config = _config(owner, file, state, vocoder)

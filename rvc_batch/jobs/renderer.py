@@ -129,11 +129,11 @@ class EngineRenderer:
         """
         from rvc_batch.importers.embedders import embedder_of
 
-        names = self._store.voice_names()
+        names, settings = self._store.voice_names(), self._settings.conversion_settings()
         for name in sorted(names, key=lambda n: n != self._preferred):
             try:
                 voice = self._store.voice(name)
-                self._converter(embedder_of(voice, ConversionSettings())).warm_up(voice, self._rules)
+                self._converter(embedder_of(voice, settings)).warm_up(voice, self._rules)
             except ModelError as e:
                 logger.warning("voice %s cannot be used: %s %s", name, e.code, e)
             except (EnvironmentFault, OSError) as e:

@@ -133,7 +133,7 @@ def test_header_only_absurd_rate_missing_and_broken_files_are_refused(tmp_path: 
         decode_to_scratch(tmp_path / "holed.flac", tmp_path / "x.f64", 1)
 
 
-@pytest.mark.parametrize(("name", "container", "subtype"), [f for f in FORMATS if f[0] != "a.mp3"])
+@pytest.mark.parametrize(("name", "container", "subtype"), FORMATS)
 def test_half_a_file_is_never_taken_for_the_whole(tmp_path: Path, name: str, container: str, subtype: str) -> None:
     sf.write(tmp_path / name, tone(48_000, seconds=2), 48_000, subtype, format=container)
     whole = (tmp_path / name).read_bytes()

@@ -103,6 +103,14 @@ def test_each_voice_gets_its_own_network_and_a_missing_one_is_named(home: Home, 
     assert render(renderer, home, "anna")[0] == anna
 
 
+def test_the_warm_up_asks_for_the_network_that_the_box_is_set_to(home: Home) -> None:
+    (home.voices / "anna.pth").unlink()
+    settings = Settings(worker=WorkerSettings(backend="torch"), conversion={"embedder": "contentvec"})
+    renderer = EngineRenderer(home, settings)
+    renderer.warm_up()
+    assert renderer.warm_voices() == ("spinner",)
+
+
 @pytest.mark.parametrize(("limit", "kept"), [("", 2), ("8 GB", 1)])
 def test_few_networks_stay_loaded(home: Home, contentvec: Path, limit: str, kept: int) -> None:
     for name in ("spin", "other"):

@@ -52,6 +52,7 @@ from rvc_batch.engine.types import (
     AudioInfo,
     ContentFeatures,
     ConversionReport,
+    NoiseOrigin,
     PitchTrack,
     Segment,
     StageClock,
@@ -196,7 +197,7 @@ class Conversion:
         if self.request.inspect is not None:
             self.request.inspect("pitchf", track.f0[:n_frames])
             self.request.inspect("pitch", track.coarse()[:n_frames])
-        self._phase = HarmonicPhase.of(track, self.voice.sample_rate, self.voice.config.hop_samples)
+        self._phase = self._phase_of(track)
         return track
 
     def _measured_pitch(self, prepared: Prepared) -> PitchTrack:
@@ -302,6 +303,7 @@ class Conversion:
             source=self._source(local, first) if local else np.zeros(0, np.float32),
             speaker=self.settings.speaker_id,
             valid=n_frames,
+            origin=NoiseOrigin(excitation.stage_noise_key(self.settings.seed), first),
         )
 
     def _source(self, local: PitchTrack, first: int) -> F32:
@@ -312,7 +314,11 @@ class Conversion:
         phases = excitation.first_phases(seed, harmonics)
         if self.is_exact:
             return self._phase.source(first, local.frames, noise, scale, phases)
-        return HarmonicPhase.of(local, self.voice.sample_rate, hop).source(0, local.frames, noise, scale, phases)
+        return self._phase_of(local).source(0, local.frames, noise, scale, phases)
+
+    def _phase_of(self, track: PitchTrack) -> HarmonicPhase:
+        config = self.voice.config
+        return HarmonicPhase.of(track, config.sample_rate, config.hop_samples, is_gliding=config.is_refinegan)
 
     def _finished(self, source: Path, whole: Lane, lanes: list[Lane]) -> Finished:
         mixes = self.settings.rms_mix_rate < 1

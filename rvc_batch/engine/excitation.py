@@ -28,6 +28,7 @@ class NoiseStream(IntEnum):
     PRIOR = 0
     SOURCE = 1
     PHASES = 2
+    STAGES = 3
 
 
 def prior_noise(seed: int, start: int, frames: int, channels: int) -> F32:
@@ -50,6 +51,12 @@ def first_phases(seed: int, harmonics: int) -> F64:
     phases = drawn.random(harmonics)
     phases[0] = 0.0
     return phases
+
+
+def stage_noise_key(seed: int) -> int:
+    """Return what the noise inside of RefineGAN's stages is keyed with, 32 bits."""
+    drawn = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, int(NoiseStream.STAGES), 0]))
+    return int(drawn.integers(1 << 32))
 
 
 def sample_prior(mean: F32, log_std: F32, noise: F32, scale: float, mask: F32) -> F32:
@@ -78,21 +85,27 @@ def _blocks(seed: int, stream: NoiseStream, start: int, count: int, block: int, 
 class HarmonicPhase:
     """The phase of the fundamental, in cycles, at the first sample of each frame of a pitch track.
 
-    Each frame's f0 is held for all its samples; the phase of sample n is the sum of f0 / rate up to and including
-    n (RVC infer/module/models.py SineGen @ 4338f12; upstream sums in float32, this sums in float64).
+    Each frame's f0 is held for all its samples, or glides in a line from the middle of one frame to that of the next
+    (`is_gliding`: RefineGAN); the phase of sample n is the sum of f0 / rate up to and including n (RVC
+    infer/module/models.py SineGen @ 4338f12, Applio refinegan_legacy.py @ 4eace3d; upstream sums in float32, this sums
+    in float64).
     """
 
     pitch: PitchTrack
     sample_rate: int
     hop_samples: int
     cycles: F64  # [T]; kept modulo 1
+    is_gliding: bool = False
 
     @classmethod
-    def of(cls, pitch: PitchTrack, sample_rate: int, hop_samples: int) -> HarmonicPhase:
+    def of(cls, pitch: PitchTrack, sample_rate: int, hop_samples: int, *, is_gliding: bool = False) -> HarmonicPhase:
         """Accumulate the phase over the whole track."""
-        per_frame = pitch.f0.astype(np.float64) * hop_samples / sample_rate
+        f0 = pitch.f0.astype(np.float64)
+        if is_gliding and pitch.frames:
+            f0 = _neighbours(f0) @ _glide(hop_samples).mean(axis=1)
+        per_frame = f0 * hop_samples / sample_rate
         before = np.concatenate(([0.0], np.cumsum(per_frame)[:-1])) if pitch.frames else np.zeros(0)
-        return cls(pitch, sample_rate, hop_samples, np.mod(before, 1.0))
+        return cls(pitch, sample_rate, hop_samples, np.mod(before, 1.0), is_gliding)
 
     def source(self, start: int, frames: int, noise: F32, noise_scale: float = 1.0, phases: F64 | None = None) -> F32:
         """Return sine plus noise [frames · hop] for frames start … start + frames, [frames · hop, H] for H harmonics.
@@ -111,12 +124,30 @@ class HarmonicPhase:
         return out
 
     def _harmonic(self, start: int, frames: int, noise: F32, noise_scale: float, multiple: int, phase: float) -> F32:
-        f0 = self.pitch.f0[start : start + frames].astype(np.float64)
-        step = np.arange(1, self.hop_samples + 1, dtype=np.float64)
-        cycles = self.cycles[start : start + frames, None] + f0[:, None] / self.sample_rate * step
-        is_voiced = self.pitch.is_voiced()[start : start + frames, None]
+        before = self.cycles[start : start + frames, None]
+        f0 = self.pitch.f0[max(start - 1, 0) : start + frames + 1].astype(np.float64)
+        if self.is_gliding:
+            own = _neighbours(f0)[min(start, 1) :][:frames] @ _glide(self.hop_samples)
+            cycles = before + np.cumsum(own, axis=1) / self.sample_rate
+        else:
+            own = f0[min(start, 1) :][:frames, None]
+            cycles = before + own / self.sample_rate * np.arange(1, self.hop_samples + 1, dtype=np.float64)
+        is_voiced = own > 0
         cycles = np.mod(multiple * cycles + phase, 1.0)
         sine = np.where(is_voiced, SINE_AMPLITUDE * np.sin(2 * np.pi * cycles), 0.0)
         amplitude = np.where(is_voiced, VOICED_NOISE, UNVOICED_NOISE) * noise_scale
         out: F32 = (sine + amplitude * noise.reshape(frames, self.hop_samples)).astype(np.float32)
         return out.reshape(-1)
+
+
+def _neighbours(f0: F64) -> F64:
+    """Return f0 of the frame before, of the frame itself and of the one after, [T, 3]; the ends repeat themselves."""
+    padded = np.concatenate([f0[:1], f0, f0[-1:]])
+    return np.stack([padded[:-2], padded[1:-1], padded[2:]], axis=1)
+
+
+def _glide(hop: int) -> F64:
+    """Return how much each of three neighbours counts at the samples of a frame, [3, hop]."""
+    from_middle = (np.arange(hop) + 0.5) / hop - 0.5  # in frames, −½ … ½
+    before, after = np.maximum(-from_middle, 0.0), np.maximum(from_middle, 0.0)
+    return np.stack([before, 1.0 - before - after, after])

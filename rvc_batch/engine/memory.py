@@ -43,7 +43,8 @@ class Widths:
         rate, generator = 1, 0
         for stage, factor in enumerate(voice.upsample_rates):
             rate *= factor
-            generator = max(generator, rate * voice.stage_channels(stage))
+            joined = voice.source_channels(stage + 1) if voice.is_refinegan else 0  # kept from the way down
+            generator = max(generator, rate * (voice.stage_channels(stage) + joined))
         return cls(
             content=FLOAT_BYTES * content.conv_dims[0] * HOP_16K // content.conv_strides[0],
             pitch=FLOAT_BYTES * pitch.base_channels * pitch.n_mels,

@@ -33,8 +33,12 @@ CREPE_KERNELS = (512, 64, 64, 64, 64, 64)
 CREPE_STRIDES = (4, 1, 1, 1, 1, 1)
 CREPE_PADDINGS = ((254, 254), (31, 32), (31, 32), (31, 32), (31, 32), (31, 32))
 CREPE_NORM_EPS = 0.0010000000474974513  # float32 of the 1e-3 that it was trained with
-HIFIGAN, MRF_HIFIGAN = "HiFi-GAN", "MRF HiFi-GAN"  # generators, as Applio's voices name them
-HARMONICS = {HIFIGAN: 1, MRF_HIFIGAN: 9}  # sines that a generator is driven by: the fundamental and its overtones
+HIFIGAN, MRF_HIFIGAN, REFINEGAN = "HiFi-GAN", "MRF HiFi-GAN", "RefineGAN"  # generators, as Applio's voices name them
+# sines that a generator is driven by: the fundamental and its overtones
+HARMONICS = {HIFIGAN: 1, MRF_HIFIGAN: 9, REFINEGAN: 1}
+REFINE_SLOPE = 0.2  # LeakyReLU everywhere in RefineGAN
+REFINE_KERNELS = (3, 7, 11)  # its residual blocks, whatever the config says
+REFINE_DILATIONS = (1, 3, 5)
 FCPE_GROUPS = 4  # of channels that FCPE normalises together, over the whole time
 
 
@@ -186,8 +190,13 @@ class SynthesizerConfig(_Config):
     def __post_init__(self) -> None:
         if self.vocoder not in HARMONICS:
             raise ModelNotRvc(f"the vocoder is {self.vocoder!r}, expected {' or '.join(HARMONICS)}")
-        if self.is_mrf and not self.has_f0:
+        if self.vocoder != HIFIGAN and not self.has_f0:
             raise ModelNotRvc(f"the vocoder {self.vocoder} needs f0, and the voice has none")
+        if self.is_refinegan and self.upsample_initial_channels != 2 * self.source_channels(0):
+            raise ModelNotRvc(
+                f"{self.upsample_initial_channels} channels do not halve {len(self.upsample_rates) + 1} times, "
+                "as RefineGAN needs it"
+            )
         if self.version not in ("v1", "v2"):
             raise ModelNotRvc(f"voice version is {self.version!r}, expected 'v1' or 'v2'")
         if self.hop_samples * FRAME_RATE_HZ != self.sample_rate:
@@ -208,6 +217,11 @@ class SynthesizerConfig(_Config):
         return self.vocoder == MRF_HIFIGAN
 
     @property
+    def is_refinegan(self) -> bool:
+        """Whether the generator is RefineGAN: resampling instead of transposed convolutions, noise in every stage."""
+        return self.vocoder == REFINEGAN
+
+    @property
     def n_harmonics(self) -> int:
         """Sines that the generator is driven by."""
         return HARMONICS[self.vocoder]
@@ -220,6 +234,11 @@ class SynthesizerConfig(_Config):
     def stage_channels(self, stage: int) -> int:
         """Return the channels after upsampling stage `stage` (0-based)."""
         return int(self.upsample_initial_channels // 2 ** (stage + 1))
+
+    def source_channels(self, stage: int) -> int:
+        """Return the channels of RefineGAN's source where it has the rate that stage `stage` reads (0 = frames)."""
+        stages = len(self.upsample_rates)
+        return int(self.upsample_initial_channels >> (stages + 1)) << (stages - stage)
 
     def noise_stride(self, stage: int) -> int:
         """Return source samples per sample of upsampling stage `stage`."""

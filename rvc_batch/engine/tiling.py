@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rvc_batch.engine.network_config import FLOW_KERNEL, FLOW_LAYERS, N_FLOWS, RmvpeConfig, SynthesizerConfig
+from rvc_batch.engine.decimation import decimation_reach
+from rvc_batch.engine.network_config import (
+    FLOW_KERNEL,
+    FLOW_LAYERS,
+    N_FLOWS,
+    REFINE_DILATIONS,
+    REFINE_KERNELS,
+    RmvpeConfig,
+    SynthesizerConfig,
+)
 
 FLOW_REACH = N_FLOWS * FLOW_LAYERS * (FLOW_KERNEL - 1) // 2  # frames, both sides
-PRE_REACH = 7 // 2  # conv_pre, in frames
+PRE_REACH = 7 // 2  # conv_pre, in frames; all of RefineGAN's convolutions outside of its residual blocks
 POST_REACH = 7 // 2  # conv_post, in output samples
 SHAPE_STEP = 32  # frames
 
@@ -100,6 +109,8 @@ def generator_halo(config: SynthesizerConfig) -> Halo:
 
     Walks from one frame of output back to the input: what interval of each stage does it depend on?
     """
+    if config.is_refinegan:
+        return _refinegan_halo(config)
     first, last = -POST_REACH, config.hop_samples - 1 + POST_REACH
     source_first, source_last = 0, config.hop_samples - 1
     for stage in reversed(range(len(config.upsample_rates))):
@@ -118,12 +129,39 @@ def generator_halo(config: SynthesizerConfig) -> Halo:
     return Halo(before=-first, after=last)
 
 
+def _refinegan_halo(config: SynthesizerConfig) -> Halo:
+    """Return the reach of RefineGAN: back through the stages to the frames, then back through the source to its start.
+
+    Every interval counts samples at the rate of its stage, from the first sample of one frame.
+    """
+    first, last = -POST_REACH, config.hop_samples - 1 + POST_REACH
+    reach = PRE_REACH + max(_block_reach(kernel, REFINE_DILATIONS) for kernel in REFINE_KERNELS)
+    joined = []  # what each stage reads of the source
+    for rate in reversed(config.upsample_rates):
+        first, last = first - reach, last + reach
+        joined.append((first, last))
+        # stretched sample n lies between the rows ⌊(n + ½) / rate − ½⌋ and the next
+        first, last = (2 * first + 1 - rate) // (2 * rate), (2 * last + 1 - rate) // (2 * rate) + 1
+    before, after = -(first - PRE_REACH), last + PRE_REACH  # of the latent
+    for rate, (join_first, join_last) in zip(config.upsample_rates, reversed(joined), strict=True):
+        first, last = first - PRE_REACH, last + PRE_REACH
+        low_pass = decimation_reach(rate)
+        first, last = first * rate - low_pass, last * rate + low_pass + rate - 1
+        first, last = min(first, join_first), max(last, join_last)
+    hop = config.hop_samples
+    first, last = (first - PRE_REACH) // hop, (last + PRE_REACH) // hop
+    return Halo(before=max(before, -first), after=max(after, last))
+
+
 def _residual_reach(config: SynthesizerConfig) -> int:
-    """Return the reach of the widest residual block: each dilation is followed by an undilated convolution."""
-    return max(
-        sum((kernel - 1) // 2 * (dilation + 1) for dilation in dilations)
-        for kernel, dilations in zip(config.resblock_kernels, config.resblock_dilations, strict=True)
-    )
+    """Return the reach of the widest residual block."""
+    blocks = zip(config.resblock_kernels, config.resblock_dilations, strict=True)
+    return max(_block_reach(kernel, dilations) for kernel, dilations in blocks)
+
+
+def _block_reach(kernel: int, dilations: tuple[int, ...]) -> int:
+    """Return the reach of a residual block: each dilation is followed by an undilated convolution."""
+    return sum((kernel - 1) // 2 * (dilation + 1) for dilation in dilations)
 
 
 def _noise_interval(config: SynthesizerConfig, stage: int, first: int, last: int) -> tuple[int, int]:

@@ -135,12 +135,23 @@ class PitchTrack:
 
 
 @dataclass(frozen=True)
+class NoiseOrigin:
+    """What noise by position starts from inside a network: a key of 32 bits, and the frame of the file that is here."""
+
+    key: int
+    frame: int
+
+
+NO_ORIGIN = NoiseOrigin(0, 0)  # for voices that add no noise inside
+
+
+@dataclass(frozen=True)
 class SynthesisInputs:
     """All that a synthesiser sees.
 
     content: [T, D] float32 at 100 fps · coarse: [T] int64 1–255 (empty without f0) · source: [T·hop] float32, sine plus
     noise before the linear layer, [T·hop, H] for H harmonics (empty without f0) · valid: frames that count, the rest is
-    masked to zero.
+    masked to zero · origin: of the noise that RefineGAN adds in its stages.
     """
 
     content: F32
@@ -148,6 +159,7 @@ class SynthesisInputs:
     source: F32
     speaker: int
     valid: int
+    origin: NoiseOrigin = NO_ORIGIN
 
     def __post_init__(self) -> None:
         if self.content.ndim != 2 or self.content.dtype != np.float32:
@@ -178,6 +190,7 @@ class SynthesisInputs:
             source=_extended(self.source[start * hop : stop * hop], missing * hop),
             speaker=self.speaker,
             valid=min(max(self.valid - start, 0), stop - start),
+            origin=NoiseOrigin(self.origin.key, self.origin.frame + start),
         )
 
     def mask(self) -> F32:

@@ -18,6 +18,8 @@ from rvc_batch.engine.network_config import (
     FLOW_LAYERS,
     N_FLOWS,
     PITCH_CODES,
+    REFINE_DILATIONS,
+    REFINE_KERNELS,
     RELATIVE_WINDOW,
     CrepeConfig,
     FcpeConfig,
@@ -214,7 +216,7 @@ def _crepe(c: CrepeConfig) -> Named:
 
 def _synthesizer(c: SynthesizerConfig) -> Named:
     yield from _text_encoder(c)
-    yield from _generator(c)
+    yield from _refinegan(c) if c.is_refinegan else _generator(c)
     yield from _flow(c)
     yield "emb_g.weight", Parameter((c.n_speakers, c.gin_channels))
 
@@ -261,6 +263,28 @@ def _generator(c: SynthesizerConfig) -> Named:
             block += 1
         n_in = channels
     yield from _conv1d("dec.conv_post", 1, n_in, 7, bias=c.is_mrf, norm_axis=ends_axis)
+
+
+def _refinegan(c: SynthesizerConfig) -> Named:
+    stages, frames = len(c.upsample_rates), c.source_channels(0)
+    yield "dec.m_source.l_linear.weight", Parameter((1, c.n_harmonics))
+    yield from _conv1d("dec.pre_conv", c.source_channels(stages), 1, 7, norm_axis=0)
+    for i in range(stages):
+        n_in, n_out = c.source_channels(stages - i), c.source_channels(stages - i - 1)
+        yield from _conv1d(f"dec.downsample_blocks.{i}", n_out, n_in, 7, norm_axis=0)
+    yield from _conv1d("dec.mel_conv", frames, c.inter_channels, 7, norm_axis=0)
+    yield from _conv1d("dec.cond", frames, c.gin_channels, 1)
+    for stage in range(stages):
+        channels, block = c.stage_channels(stage), f"dec.upsample_conv_blocks.{stage}"
+        yield from _conv1d(f"{block}.input_conv", channels, 2 * channels + c.source_channels(stage + 1), 7)
+        for i, kernel in enumerate(REFINE_KERNELS):
+            yield f"{block}.blocks.{i}.0.weight", Parameter((channels,))
+            for convs in ("convs1", "convs2"):
+                for layer in range(len(REFINE_DILATIONS)):
+                    name = f"{block}.blocks.{i}.1.{convs}.{layer}"
+                    yield from _conv1d(name, channels, channels, kernel, norm_axis=0)
+            yield f"{block}.blocks.{i}.2.weight", Parameter((channels,))
+    yield from _conv1d("dec.conv_post", 1, c.stage_channels(stages - 1), 7, bias=False, norm_axis=0)
 
 
 def _flow(c: SynthesizerConfig) -> Named:

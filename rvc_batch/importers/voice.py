@@ -50,6 +50,9 @@ def from_export(owner: str, file: Mapping[Any, object], weight: StateDict) -> Im
     config = _config(owner, file, state, vocoder)
     if config.is_mrf:
         state = {_standard_key(key, len(config.resblock_kernels)): tensor for key, tensor in state.items()}
+    if config.is_refinegan:
+        merge = "dec.m_source.merge.0.weight"  # the one harmonic is merged under another name
+        state = {"dec.m_source.l_linear.weight" if key == merge else key: tensor for key, tensor in state.items()}
     extra: dict[str, Any] = {key: plain for key in DATA_KEYS if (plain := _plain(file.get(key))) is not None}
     if warnings := _warnings(file, config):
         extra["warnings"] = warnings

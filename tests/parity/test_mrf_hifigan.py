@@ -124,5 +124,5 @@ def test_the_standard_generator_is_not_taken_for_it(checkpoints: Callable[[str],
     with pytest.raises(ModelKeys, match=r"conv_post\.bias"):
         read_network(tmp_path / "a.pth")
     torch.save({**file, "vocoder": "BigVGAN"}, tmp_path / "b.pth")
-    with pytest.raises(ModelNotRvc, match=r"BigVGAN.*expected HiFi-GAN or MRF HiFi-GAN"):
+    with pytest.raises(ModelNotRvc, match=r"BigVGAN.*expected HiFi-GAN or MRF HiFi-GAN or RefineGAN"):
         read_network(tmp_path / "b.pth")

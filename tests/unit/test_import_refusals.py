@@ -43,10 +43,10 @@ REFUSED: dict[str, tuple[Any, type[ModelError], str]] = {
         "config is dict, expected RVC's",
     ),
     "config too short": ({"weight": GENERATOR, "config": [1, 2]}, ModelNotRvc, "config is 2 values"),
-    "RefineGAN": (
-        {"weight": GENERATOR, "config": [], "vocoder": "RefineGAN"},
+    "RefineGAN2": (
+        {"weight": GENERATOR, "config": [], "vocoder": "RefineGAN2"},
         ModelNotRvc,
-        "vocoder RefineGAN, which is not supported yet",
+        "vocoder RefineGAN2, which is not supported yet; expected HiFi-GAN or MRF HiFi-GAN or RefineGAN",
     ),
     "other tensors": ({"layer.weight": ZERO}, ModelNotRvc, "no RVC model: it has the keys layer.weight"),
     "no dict": ([1, 2, 3], ModelNotRvc, "holds a list, expected a dict"),

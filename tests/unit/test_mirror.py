@@ -40,7 +40,10 @@ from rvc_batch.engine.torch_nets import synthesizer as torch_synthesizer  # noqa
 from rvc_batch.importers import rules  # noqa: E402
 
 CONTAINERS = (torch.nn.ModuleList, torch.nn.Sequential)  # plain lists in MLX
-FILES = ["backend", "crepe", "encoder", "fcpe", "flow", "generator", "hubert", "layers", "mel", "rmvpe", "synthesizer"]
+FILES = [
+    *("backend", "crepe", "encoder", "fcpe", "flow", "generator", "hubert", "layers", "mel"),
+    *("position_noise", "refinegan", "rmvpe", "synthesizer"),
+]
 FORMULATIONS = {mlx_nets: ["cpu_products", "streamed"], torch_nets: []}  # how a layer is computed, beside what it is
 MLX_ALONE = {
     "fused",
@@ -115,6 +118,15 @@ CONFIGS: dict[str, Config] = {
     "v2 24k": voice_config("v2", 24000, (10, 6, 2, 2), (20, 12, 4, 4), has_f0=True, tiny=True),
     "mrf": replace(
         voice_config("v2", 40000, (10, 10, 2, 2), (16, 16, 4, 4), has_f0=True, tiny=True), vocoder="MRF HiFi-GAN"
+    ),
+    "refinegan": replace(
+        voice_config("v2", 40000, (10, 10, 2, 2), (16, 16, 4, 4), has_f0=True, tiny=True), vocoder="RefineGAN"
+    ),
+    "refinegan 24k published": replace(
+        voice_config("v2", 24000, (10, 6, 2, 2), (20, 12, 4, 4), has_f0=True, tiny=False), vocoder="RefineGAN"
+    ),
+    "refinegan with odd rates": replace(
+        voice_config("v2", 22500, (9, 5, 5), (18, 10, 10), has_f0=True, tiny=True), vocoder="RefineGAN"
     ),
     "v2 with odd rates": voice_config("v2", 22500, (9, 5, 5), (18, 10, 10), has_f0=True, tiny=True),
 }

@@ -170,13 +170,13 @@ class MlxBackend:
 
     def generate(self, z: F32, x: SynthesisInputs) -> F32:
         """See `Backend.generate`."""
-        return _numpy(self._voice(x).generate(self._array(z), self._array(x.source), x.speaker))
+        return _numpy(self._voice(x).generate(self._array(z), self._array(x.source), x.speaker, x.origin))
 
     def decode(self, latent: F32, x: SynthesisInputs) -> F32:
         """See `Backend.decode`."""
         voice = self._voice(x)
         z = voice.reverse_flow(self._array(latent), x.speaker, x.valid)
-        return _numpy(voice.generate(z, self._array(x.source), x.speaker))
+        return _numpy(voice.generate(z, self._array(x.source), x.speaker, x.origin))
 
     def excitation(self, x: SynthesisInputs) -> F32:
         """See `Backend.excitation`."""

@@ -9,6 +9,8 @@ Source: RVC infer/module/models.py and modules.py @ 4338f12.
 
 from __future__ import annotations
 
+import functools
+
 import mlx.core as mx
 from mlx import nn
 
@@ -22,9 +24,9 @@ __all__ = ["Generator", "ResidualBlock", "SourceModule", "noise_conv", "upsample
 class SourceModule(nn.Module):
     """Merge the harmonics: sines plus noise, [N] of the one that RVC has or [N, H], → [N, 1]."""
 
-    def __init__(self, n_harmonics: int) -> None:
+    def __init__(self, n_harmonics: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.l_linear = Linear(n_harmonics, 1)
+        self.l_linear = Linear(n_harmonics, 1, bias=bias)
 
     def __call__(self, source: mx.array) -> mx.array:
         return mx.tanh(self.l_linear(source.reshape(source.shape[0], -1)))
@@ -33,14 +35,15 @@ class SourceModule(nn.Module):
 class ResidualBlock(nn.Module):
     """Pairs of a dilated and a plain convolution, each pair with a shortcut."""
 
-    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...], slope: float = DECODER_SLOPE) -> None:
         super().__init__()
+        self._activated = functools.partial(leaky_relu, slope=slope)
         self.convs1 = [Conv1d(channels, channels, kernel, padding=kernel // 2 * d, dilation=d) for d in dilations]
         self.convs2 = [Conv1d(channels, channels, kernel, padding=kernel // 2) for _ in dilations]
 
     def __call__(self, x: Span) -> Span:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            y = plain.over(dilated.over(x.map(_leaky)).map(_leaky))
+            y = plain.over(dilated.over(x.map(self._activated)).map(self._activated))
             x = Span(y.rows + x.at(y).rows, y.first, y.length)
         return x
 

@@ -13,7 +13,9 @@ from rvc_batch.engine.mlx_nets.encoder import TextEncoder
 from rvc_batch.engine.mlx_nets.flow import Flow
 from rvc_batch.engine.mlx_nets.generator import Generator
 from rvc_batch.engine.mlx_nets.layers import Embedding, frame_mask, fused
+from rvc_batch.engine.mlx_nets.refinegan import RefineGenerator
 from rvc_batch.engine.network_config import SynthesizerConfig
+from rvc_batch.engine.types import NO_ORIGIN, NoiseOrigin
 
 __all__ = ["Synthesizer"]
 
@@ -25,7 +27,7 @@ class Synthesizer(nn.Module):
         super().__init__()
         self.enc_p = TextEncoder(config)
         self.flow = Flow(config)
-        self.dec = Generator(config)
+        self.dec = RefineGenerator(config) if config.is_refinegan else Generator(config)
         self.emb_g = Embedding(config.n_speakers, config.gin_channels)
         self._reverse_flow, self._generate = fused(self.flow), fused(self.dec)
 
@@ -40,9 +42,12 @@ class Synthesizer(nn.Module):
         z: mx.array = self._reverse_flow(latent * mask, mask, self._speaker(speaker))
         return z
 
-    def generate(self, z: mx.array, source: mx.array, speaker: int) -> mx.array:
-        """Return audio [T·hop] for z [T, C] and source [T·hop]."""
-        audio: mx.array = self._generate(z, source, self._speaker(speaker))
+    def generate(self, z: mx.array, source: mx.array, speaker: int, origin: NoiseOrigin = NO_ORIGIN) -> mx.array:
+        """Return audio [T·hop] for z [T, C] and source [T·hop]; origin is that of RefineGAN's noise."""
+        inputs = [z, source, self._speaker(speaker)]
+        if isinstance(self.dec, RefineGenerator):
+            inputs.append(mx.array([origin.key, origin.frame], mx.uint32))
+        audio: mx.array = self._generate(*inputs)
         return audio
 
     def _speaker(self, speaker: int) -> mx.array:

@@ -169,14 +169,14 @@ class TorchBackend:
     @torch.inference_mode()
     def generate(self, z: F32, x: SynthesisInputs) -> F32:
         """See `Backend.generate`."""
-        return _numpy(self._voice(x).generate(_channels_second(z), _tensor(x.source), x.speaker))
+        return _numpy(self._voice(x).generate(_channels_second(z), _tensor(x.source), x.speaker, x.origin))
 
     @torch.inference_mode()
     def decode(self, latent: F32, x: SynthesisInputs) -> F32:
         """See `Backend.decode`."""
         voice = self._voice(x)
         z = voice.reverse_flow(_channels_second(latent), x.speaker, x.valid)
-        return _numpy(voice.generate(z, _tensor(x.source), x.speaker))
+        return _numpy(voice.generate(z, _tensor(x.source), x.speaker, x.origin))
 
     @torch.inference_mode()
     def excitation(self, x: SynthesisInputs) -> F32:

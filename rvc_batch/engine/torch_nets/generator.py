@@ -21,9 +21,9 @@ __all__ = ["Generator", "ResidualBlock", "SourceModule", "noise_conv", "upsample
 class SourceModule(nn.Module):
     """Merge the harmonics: sines plus noise, [N] of the one that RVC has or [N, H], → [1, 1, N]."""
 
-    def __init__(self, n_harmonics: int) -> None:
+    def __init__(self, n_harmonics: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.l_linear = Linear(n_harmonics, 1)
+        self.l_linear = Linear(n_harmonics, 1, bias=bias)
 
     def forward(self, source: torch.Tensor) -> torch.Tensor:
         return torch.tanh(self.l_linear(source.reshape(source.shape[0], -1))).T[None]
@@ -32,8 +32,9 @@ class SourceModule(nn.Module):
 class ResidualBlock(nn.Module):
     """Pairs of a dilated and a plain convolution, each pair with a shortcut."""
 
-    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...], slope: float = DECODER_SLOPE) -> None:
         super().__init__()
+        self._slope = slope
         self.convs1 = nn.ModuleList(
             Conv1d(channels, channels, kernel, padding=kernel // 2 * d, dilation=d) for d in dilations
         )
@@ -41,8 +42,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            y = dilated(leaky_relu(x, DECODER_SLOPE))
-            x = x + plain(leaky_relu(y, DECODER_SLOPE))
+            y = dilated(leaky_relu(x, self._slope))
+            x = x + plain(leaky_relu(y, self._slope))
         return x
 
 

@@ -14,6 +14,8 @@ from rvc_batch.engine.torch_nets.encoder import TextEncoder
 from rvc_batch.engine.torch_nets.flow import Flow
 from rvc_batch.engine.torch_nets.generator import Generator
 from rvc_batch.engine.torch_nets.layers import Embedding, frame_mask
+from rvc_batch.engine.torch_nets.refinegan import RefineGenerator
+from rvc_batch.engine.types import NO_ORIGIN, NoiseOrigin
 
 __all__ = ["Synthesizer"]
 
@@ -25,7 +27,7 @@ class Synthesizer(nn.Module):
         super().__init__()
         self.enc_p = TextEncoder(config)
         self.flow = Flow(config)
-        self.dec = Generator(config)
+        self.dec = RefineGenerator(config) if config.is_refinegan else Generator(config)
         self.emb_g = Embedding(config.n_speakers, config.gin_channels)
 
     def prior(self, content: torch.Tensor, coarse: torch.Tensor, valid: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,9 +41,14 @@ class Synthesizer(nn.Module):
         z: torch.Tensor = self.flow(latent * mask, mask, self._speaker(speaker))
         return z
 
-    def generate(self, z: torch.Tensor, source: torch.Tensor, speaker: int) -> torch.Tensor:
-        """Return audio [T·hop] for z [1, C, T] and source [T·hop]."""
-        audio: torch.Tensor = self.dec(z, source, self._speaker(speaker))
+    def generate(
+        self, z: torch.Tensor, source: torch.Tensor, speaker: int, origin: NoiseOrigin = NO_ORIGIN
+    ) -> torch.Tensor:
+        """Return audio [T·hop] for z [1, C, T] and source [T·hop]; origin is that of RefineGAN's noise."""
+        inputs = [z, source, self._speaker(speaker)]
+        if isinstance(self.dec, RefineGenerator):
+            inputs.append(torch.tensor([origin.key, origin.frame]))
+        audio: torch.Tensor = self.dec(*inputs)
         return audio
 
     def _speaker(self, speaker: int) -> torch.Tensor:

@@ -52,7 +52,7 @@ def convert(
         is_format_given: False lets the suffix of `target` choose the output format.
         home: None means RVC_BATCH_HOME, the checkout, or `~/rvc-batch`.
         memory_limit: for the resident size of this process in bytes; None takes the default sizes.
-        progress: called at every segment border; may raise to stop.
+        progress: called at every segment border, and between in stages that take long; may raise to stop.
 
     Raises:
         InputError, ModelError, ConfigError, EnvironmentFault, OutputInvalid. `target` appears whole or not at all.

@@ -13,6 +13,7 @@ RmsMixRate = Annotated[float | None, Option(help="Loudness: 1 keeps the output's
 SpeakerId = Annotated[int | None, Option(help="Speaker of a voice that has several.")]
 Seed = Annotated[int | None, Option(help="Seed of all noise.")]
 NoiseScale = Annotated[float | None, Option(help="Noise of the prior; 0.66666 as published.")]
+SourceNoiseScale = Annotated[float | None, Option(help="Noise of the excitation; 1 as published, 0 = none.")]
 DialectName = Annotated[str | None, Option("--dialect", help="rvc-2023, rvc-2026 or applio.")]
 Seams = Annotated[str | None, Option(help="exact, or upstream (its lengths and restarts).")]
 ResampleRate = Annotated[int | None, Option(help="Output rate in Hz; 0 = the voice's own.")]

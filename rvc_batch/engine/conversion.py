@@ -132,6 +132,7 @@ class Conversion:
             self.clock,
             check=lambda info: self._check(info, target),
             formants=FormantShift(self.settings.formant_shift, self.settings.formant_quefrency_ms),
+            progress=lambda share, seconds: self.progress(Progress("filter", 0.0, seconds, share)),
         )
         whole = opening.whole(self.workspace)
         prepared = whole.prepared
@@ -154,13 +155,16 @@ class Conversion:
                     self.backend.release()
                     lane.save(self.request.key, segment.index + 1, self.auto_key)
                 lane.prepared.signal.remove()  # the rendering is all that is needed now
-        self._report("encode", prepared.signal.samples, prepared)
+
+        def report_end(share: float) -> None:
+            self._report("encode", prepared.signal.samples, prepared, share=share)
+
+        report_end(0.0)
         with self.clock.timed("post"):
             finished = self._finished(source, whole, lanes)
-            level = find_level(finished, self.settings.loudness_lufs)
-        self._report("encode", prepared.signal.samples, prepared, share=0.5)
+            level = find_level(finished, self.settings.loudness_lufs, lambda share: report_end(share / 2))
         with self.clock.timed("encode"):
-            encode(finished, level.gain, self.request.provenance, target)
+            encode(finished, level.gain, self.request.provenance, target, lambda share: report_end((1 + share) / 2))
         warnings = (*prepared.warnings, *finished.warnings, *level.warnings)
         return self._summary(prepared, finished, warnings, len(segments), started)
 

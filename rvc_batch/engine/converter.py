@@ -109,7 +109,8 @@ class Converter:
                 voice and settings goes on from the last segment border with the same bytes; None keeps nothing. It is
                 removed when the conversion is complete.
             source_name: as the tags of the result tell it; None takes that of the file.
-            progress: called at every segment border and window of the pitch network; may raise to stop the conversion.
+            progress: called at every segment border, window of the pitch network, piece of the formant shift and block
+                of the passes that finish the file; may raise to stop the conversion.
             inspect: called with named intermediate arrays, for parity reports.
 
         Raises:

@@ -8,7 +8,7 @@ Source of the order: RVC infer/vc/pipeline.py @ 4338f12.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +130,11 @@ class Finished:
         """1 or 2."""
         return 2 if self.sides else len(self._renderings)
 
-    def blocks(self) -> Iterator[F32]:
-        """Yield the signal once, in order: [n], or [n, 2] where there are two channels."""
+    def blocks(self, progress: Callable[[float], None]) -> Iterator[F32]:
+        """Yield the signal once, in order: [n], or [n, 2] where there are two channels.
+
+        progress: is told the share that was taken, after each block; what it raises ends the pass.
+        """
         done = 0
         chain = EffectChain(self._effects, self.sample_rate) if self._effects else None
         lanes = [self._lane(r, e) for r, e in zip(self._renderings, self._envelopes, strict=True)]
@@ -148,6 +151,7 @@ class Finished:
                 block = np.stack([block + side, block - side], axis=1)
             yield block if chain is None else chain.apply(block)
             done = stop
+            progress(done / max(self.samples, 1))
 
     def _lane(self, rendering: Rendering, envelope: F64 | None) -> Iterator[F32]:
         mixed = rendering.mixed(envelope, self._rms_mix_rate)
@@ -170,17 +174,18 @@ class Level:
     warnings: tuple[str, ...] = ()
 
 
-def find_level(finished: Finished, target_lufs: float) -> Level:
+def find_level(finished: Finished, target_lufs: float, progress: Callable[[float], None]) -> Level:
     """Read the whole signal and decide how loud it is to be.
 
     Args:
         target_lufs: integrated loudness; 0 only brings a too loud signal down to 0.99.
+        progress: of `Finished.blocks`.
     """
     if not target_lufs:
-        peak = max((float(np.abs(block).max(initial=0.0)) for block in finished.blocks()), default=0.0)
+        peak = max((float(np.abs(block).max(initial=0.0)) for block in finished.blocks(progress)), default=0.0)
         return Level(loudness.output_gain(peak))
     meter = ProgrammeMeter(finished.sample_rate, finished.channels)
-    for block in finished.blocks():
+    for block in finished.blocks(progress):
         meter.add(block)
     found = meter.measure()
     gain = found.gain(target_lufs)
@@ -201,12 +206,15 @@ def source_envelope(signal: ScratchSignal) -> F64:
     return meter.envelope()
 
 
-def encode(finished: Finished, gain: float, provenance: Provenance, target: Path) -> None:
+def encode(
+    finished: Finished, gain: float, provenance: Provenance, target: Path, progress: Callable[[float], None]
+) -> None:
     """Scale the signal and write the file.
 
     Args:
         gain: of `find_level`.
         provenance: goes into the tags; its settings choose format and rounding.
+        progress: of `Finished.blocks`.
 
     Raises:
         DiskFull: no space left.
@@ -223,7 +231,7 @@ def encode(finished: Finished, gain: float, provenance: Provenance, target: Path
         provenance=provenance,
     )
     try:
-        for block in finished.blocks():
+        for block in finished.blocks(progress):
             if quantise is Quantise.INT16 and subtype == "PCM_16":
                 writer.write(loudness.to_pcm16(block, gain))
             else:

@@ -8,6 +8,7 @@ depends on 2048 others, and pieces give what the whole gives. Applio does the sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,8 +84,13 @@ class FormantShift:
 UNSHIFTED = FormantShift()
 
 
-def shift_to_file(source: ScratchSignal, target: Path, shift: FormantShift) -> tuple[ScratchSignal, float]:
-    """Write `source` with its formants shifted into `target`; return that and its peak."""
+def shift_to_file(
+    source: ScratchSignal, target: Path, shift: FormantShift, *, progress: Callable[[float], None] = lambda _: None
+) -> tuple[ScratchSignal, float]:
+    """Write `source` with its formants shifted into `target`; return that and its peak.
+
+    progress: is told the share that is done after each piece; what it raises ends the shift.
+    """
     peak = 0.0
     with target.open("wb") as out:
         for start in range(0, source.samples, PIECE):
@@ -94,4 +100,5 @@ def shift_to_file(source: ScratchSignal, target: Path, shift: FormantShift) -> t
             shifted = shift.of(source.read(first, first + (frames - 1) * HOP + FRAME))[REACH : REACH + stop - start]
             peak = max(peak, float(np.abs(shifted).max()))
             out.write(shifted.astype(FLOAT32).tobytes())
+            progress(stop / source.samples)
     return ScratchSignal(target, source.samples, FLOAT32), peak

@@ -51,7 +51,7 @@ class Lanes:
     """Opens the lanes of a file, or takes them up where an interrupted run was.
 
     key: see `checkpointing`. rate: of the rendering, in Hz. check: is told what the file is before anything is rendered
-    of it; what it raises ends the conversion. formants: of the input, in every lane alike.
+    of it; what it raises ends the conversion. formants: of the input, in every lane alike. progress: see `prepare`.
     """
 
     source: Path
@@ -61,6 +61,7 @@ class Lanes:
     clock: StageClock
     check: Callable[[AudioInfo], None]
     formants: FormantShift
+    progress: Callable[[float, float], None]
 
     def whole(self, workspace: Workspace) -> Lane:
         """Return the lane of the mean of all channels.
@@ -81,7 +82,14 @@ class Lanes:
             rendering = Rendering.resume(workspace.rendered, self.rate, record.rendered_samples, record.energy)
             return Lane(workspace, reopen(record, workspace), rendering, record.segments_done, record.auto_key)
         prepared = prepare(
-            self.source, workspace, self.rules, self.clock, pick=pick, formants=self.formants, guide=guide
+            self.source,
+            workspace,
+            self.rules,
+            self.clock,
+            pick=pick,
+            formants=self.formants,
+            guide=guide,
+            progress=self.progress,
         )
         self.check(prepared.info)
         lane = Lane(workspace, prepared, Rendering.start(workspace.rendered, self.rate), 0)

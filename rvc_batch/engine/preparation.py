@@ -11,6 +11,7 @@ kept, and the two larger files are gone before anything is rendered.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def prepare(
     pick: Pick = mono,
     formants: FormantShift = UNSHIFTED,
     guide: Prepared | None = None,
+    progress: Callable[[float, float], None] = lambda *_: None,
 ) -> Prepared:
     """Read `source` into `workspace`.
 
@@ -58,6 +60,8 @@ def prepare(
         pick: which channel, or the mean of all.
         formants: how those of the input are moved before anything else is done with it.
         guide: the downmix, whose cuts and gain are those of its channels; None for the downmix itself.
+        progress: is told the share of the formant shift that is done, and the seconds of the whole; the other passes
+            are too fast to be asked.
 
     Raises:
         InputError, DiskFull: see `decode_to_scratch`.
@@ -67,7 +71,9 @@ def prepare(
     with clock.timed("filter"):
         info, heard = decoded.info, decoded.signal
         if formants.factor != UNSHIFTED.factor:
-            heard, peak = shift_to_file(heard, workspace.shifted, formants)
+            heard, peak = shift_to_file(
+                heard, workspace.shifted, formants, progress=lambda share: progress(share, info.seconds)
+            )
             info = dataclasses.replace(info, peak=peak)
             decoded.signal.remove()
         gain = loudness.input_gain((guide.info if guide else info).peak)

@@ -173,6 +173,34 @@ def test_the_pitch_of_a_long_file_tells_how_far_it_is_and_can_be_stopped(tmp_pat
     assert shares == [0.0, pytest.approx(8_192 / 12_701)]
 
 
+PASSES = QUIET.with_changes(formant_shift=1.2, noise_reduction=0.5)  # slow ones, over the whole file
+
+
+@pytest.mark.parametrize("stage", ["filter", "encode"])
+def test_the_passes_around_the_networks_tell_how_far_they_are(tmp_path: Path, stage: str) -> None:
+    seen: list[Progress] = []
+    convert(tmp_path, speechlike(8_000, 8_000 * 45), 8_000, PASSES, progress=seen.append)
+    shares = [p.stage_share for p in seen if p.stage == stage]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    # pieces of 2 s before; two passes in pieces of 20 s after
+    assert np.diff([0.0, *shares]).max() <= {"filter": 2.05 / 45, "encode": 20 / 45 / 2 + 1e-3}[stage]
+    assert {p.seconds_total for p in seen} == {45.0}
+
+
+@pytest.mark.parametrize("stage", ["filter", "encode"])
+@pytest.mark.parametrize("after", [0.3, 0.7])
+def test_the_passes_around_the_networks_can_be_stopped(tmp_path: Path, stage: str, after: float) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage == stage and progress.stage_share > after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        convert(tmp_path, speechlike(8_000, 8_000 * 45), 8_000, PASSES, progress=stop)
+    assert not (tmp_path / "out.wav").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_a_speaker_the_voice_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="speaker_id is 2, voice fake has speakers 0 to 1"):
         convert(tmp_path, speechlike(16_000, 16_000), 16_000, QUIET.with_changes(speaker_id=2))

@@ -19,7 +19,7 @@ HISTORIES ?= 2000
 .PHONY: demo test check format clean strace syscalls soak histories quality-tools
 
 demo: $(INSTALLED)
-	$(BIN)/python tools/demo.py
+	$(BIN)/rvc-batch demo demo
 
 test: check
 	$(BIN)/python -m pytest

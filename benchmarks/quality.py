@@ -2,12 +2,13 @@
 """How good conversions with the demonstration voices are, by measures that know nothing of this project.
 
     make quality-tools                                    once: the measuring tools' own environment
-    python benchmarks/quality.py --models DIR [--sentences 12] [--variants mlx torch mlx-no-index]
+    python benchmarks/quality.py [--models DIR] [--sentences 12] [--variants mlx torch mlx-no-index float16 8-bit 4-bit]
+                                 [--pictures docs/pictures]
 
 flite's voices read sentences that no training has seen; each is converted to the target, and `quality_tools.py`
 compares source, output and target: speaker (Resemblyzer), words (PocketSphinx), pitch and voicing (FCPE), mel cepstra,
-gaps. DIR holds hubert_base.pt, rmvpe.pt and voices/NAME, as the recipe in tools/demo_voices writes them. Writes every
-figure to --output and says of each bar whether it is met.
+gaps. DIR holds hubert_base.pt, rmvpe.pt and voices/NAME, as the recipe in tools/demo_voices writes them; without it the
+models of the package are measured. Writes every figure to --output and says of each bar whether it is met.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # not benchmarks/, whose queue.py would hide the standard library's
 
 import rvc_batch  # noqa: E402
+from rvc_batch.demo.box import MODELS  # noqa: E402
+from rvc_batch.engine.precision import FULL, Precision  # noqa: E402
 from rvc_batch.engine.settings import ConversionSettings  # noqa: E402
 from rvc_batch.importers.adopt import adopt  # noqa: E402
 from rvc_batch.importers.store import ModelStore  # noqa: E402
+from rvc_batch.plots.conversion import draw_mels  # noqa: E402
 from tools.demo_voices.sentences import HELD_OUT  # noqa: E402
 from tools.demo_voices.speech import RATE_HZ, Style, speak  # noqa: E402
 
@@ -49,20 +54,30 @@ MAX_CENTS, MIN_VOICING = 25.0, 0.92
 class Variant:
     """One way to convert."""
 
-    backend: str
-    index_rate: float = 0.75
+    backend: str = "mlx"
+    index_rate: float | None = None  # None: what the voice's own settings say
+    precision: Precision = FULL
 
 
-VARIANTS = {"mlx": Variant("mlx"), "mlx-no-index": Variant("mlx", 0.0), "torch": Variant("torch")}
+VARIANTS = {
+    "mlx": Variant(),
+    "mlx-no-index": Variant(index_rate=0.0),
+    "mlx-index": Variant(index_rate=0.75),
+    "torch": Variant("torch"),
+    "float16": Variant(precision=Precision("float16")),
+    "8-bit": Variant(precision=Precision(quantize_bits=8)),
+    "4-bit": Variant(precision=Precision(quantize_bits=4)),
+}
 
 
 def main() -> None:
     """Speak, convert, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--models", type=Path, default=MODELS, help="default: those of the package")
     parser.add_argument("--sentences", type=int, default=len(HELD_OUT))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["mlx"])
     parser.add_argument("--tools", type=Path, default=TOOLS, help="the Python of the measuring tools")
+    parser.add_argument("--pictures", type=Path, help="a folder for mel spectra of the first sentence of each route")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "quality.json")
     options = parser.parse_args()
     if not options.tools.is_file():
@@ -82,6 +97,8 @@ def main() -> None:
     results = summarise(json.loads(done.stdout), spoken, options.variants)
     results["machine"] = f"{platform.machine()} {platform.system()}"
     results["models"] = {p.name: p.stat().st_size for p in sorted(options.models.rglob("*")) if p.is_file()}
+    if options.pictures:
+        draw_routes(spoken, options.variants[0], options.pictures)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report(results)
@@ -104,7 +121,11 @@ def make_home(models: Path) -> Path:
     home = WORK / "home"
     shutil.rmtree(home, ignore_errors=True)
     store = ModelStore(models=home / "models", voices=home / "voices", cache=home / "state" / "cache")
-    for part in (models / "hubert_base.pt", models / "rmvpe.pt", *sorted((models / "voices").iterdir())):
+    for part in (
+        models / "hubert_base.pt",
+        models / "rmvpe.pt",
+        *sorted(p for p in (models / "voices").iterdir() if p.is_dir()),
+    ):
         adopt(part, store)
     return home
 
@@ -134,16 +155,31 @@ def convert_all(
     jobs = [(v, a, b, i) for v in variants for a, b in ROUTES for i in range(len(texts))]
     for name, a, b, i in tqdm(jobs, desc="converting", unit="file"):
         variant = VARIANTS[name]
+        index_rate = own_index_rate(b) if variant.index_rate is None else variant.index_rate
         target = WORK / "converted" / name / f"{a}-{b}-{i:02}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
-        settings = ConversionSettings(transpose=shifts[a, b], index_rate=variant.index_rate)
-        rvc_batch.convert(
-            spoken[a][i], target, voice=b, settings=settings, backend=variant.backend, home=home, overwrite=True
-        )
+        settings = ConversionSettings(transpose=shifts[a, b], index_rate=index_rate)
+        how: dict[str, Any] = {"backend": variant.backend, "precision": variant.precision, "settings": settings}
+        rvc_batch.convert(spoken[a][i], target, voice=b, home=home, overwrite=True, **how)
         files.append({"path": str(target), "text": texts[i]})
         pair = {"source": str(spoken[a][i]), "output": str(target), "parallel": str(spoken[b][i])}
         pairs.append({**pair, "semitones": shifts[a, b], "variant": name, "route": f"{a} → {b}", "sentence": i})
     return {"files": files, "pairs": pairs}
+
+
+def own_index_rate(voice: str) -> float:
+    """Return what the settings that come with a voice say."""
+    written = tomllib.loads((MODELS / "voices" / f"{voice}.toml").read_text(encoding="utf-8"))
+    return float(written.get("index_rate", ConversionSettings().index_rate))
+
+
+def draw_routes(spoken: dict[str, list[Path]], variant: str, folder: Path) -> None:
+    """Draw mel spectra of source, output and target of the first sentence, one picture per route."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for a, b in ROUTES:
+        output = WORK / "converted" / variant / f"{a}-{b}-00.wav"
+        sides = [(f"{a} says it", spoken[a][0]), (f"{a} → {b}", output), (f"{b} says it", spoken[b][0])]
+        draw_mels(sides, folder / f"{a}-to-{b}.png")
 
 
 def summarise(measured: dict[str, Any], spoken: dict[str, list[Path]], variants: list[str]) -> dict[str, Any]:

@@ -202,6 +202,18 @@ def pitch_pieces(result: Result) -> Iterator[Row]:
         )
 
 
+def quality(result: Result) -> Iterator[Row]:
+    """Rows of benchmarks/quality.py."""
+    for row in result["routes"]:
+        if row["variant"] == "mlx":
+            yield (
+                f"voices of the demonstration, {row['source']} → {row['target']}, {result['sentences']} new sentences",
+                f"speaker {row['speaker_to_target']:.2f} (the target itself {row['target_to_itself']:.2f}), "
+                f"word errors {row['word_error_rate']:.0%} (source {row['word_error_rate_of_source']:.0%}), "
+                f"pitch within {row['median_cents']:.0f} cents",
+            )
+
+
 def count(number: int) -> str:
     """Return a whole number with its thousands apart."""
     return f"{number:,}".replace(",", " ")
@@ -217,6 +229,8 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "generator-cpu": network,
     "plain": plain,
     "warmup": warmup,
+    "quality": quality,
+    "quality-precision": nothing,  # docs/quality.md
     "precision": nothing,  # docs/precision.md
     "layers-cpu": nothing,
     "memory-model-mlx": nothing,

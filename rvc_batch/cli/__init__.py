@@ -29,7 +29,7 @@ EXIT_CODES: tuple[tuple[type[RvcBatchError], int], ...] = (
 
 def build_app() -> typer.Typer:
     """Return the whole command tree."""
-    from rvc_batch.cli import convert, jobs, models, networks, recipe, run, service, stats, status, upkeep, voices
+    from rvc_batch.cli import convert, demo, jobs, models, networks, recipe, run, service, stats, status, upkeep, voices
 
     app = typer.Typer(
         name="rvc-batch",
@@ -64,6 +64,7 @@ def build_app() -> typer.Typer:
     jobs.register(app)
     recipe.register(app)
     run.register(app)
+    demo.register(app)
     service.register(app)
     stats.register(app)
     status.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ def draw_conversion(before: Side, after: Side, borders_s: tuple[float, ...], pic
         for axis in (pitch, loudness):
             axis.legend(loc="upper right")
         mels[0].set_xlim(0, None)
+
+
+def draw_mels(files: Sequence[tuple[str, Path]], picture: Path) -> None:
+    """Draw the mel of several files, each with a title, one below the other into a PNG.
+
+    Raises:
+        as `draw_conversion`.
+    """
+    with drawn(picture, rows=len(files), height=2.6 * len(files)) as (_, axes):
+        for axis, (title, path) in zip(axes, files, strict=True):
+            _draw_mel(axis, title, measure(path))
+        axes[-1].set_xlabel("seconds")
 
 
 def measure(path: Path) -> Levels:

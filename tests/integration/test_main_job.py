@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from rvc_batch.demo.box import SPEECH
 from tests.media_files import write_media
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def suffix_of(job: dict[str, Any]) -> str:
 
 
 def test_convert_and_pitch_work_without_the_queue(home: Path, tmp_path: Path) -> None:
-    source = ROOT / "tools" / "demo" / "slt_inbox.flac"
+    source = SPEECH / "slt.flac"
     target = tmp_path / "out.flac"
     done = rvc_batch(home, "convert", str(source), str(target), "--voice", "tom", "--seed", "3", "--json")
     assert done.returncode == 0, done.stderr
@@ -133,7 +134,7 @@ def test_convert_and_pitch_work_without_the_queue(home: Path, tmp_path: Path) ->
 
 
 def test_unknown_voices_are_named_with_near_matches(home: Path, tmp_path: Path) -> None:
-    source = ROOT / "tools" / "demo" / "slt_inbox.flac"
+    source = SPEECH / "slt.flac"
     done = rvc_batch(home, "convert", str(source), str(tmp_path / "x.wav"), "--voice", "ana")
     assert done.returncode == 66
     assert "E_VOICE_UNKNOWN" in done.stderr
@@ -166,7 +167,7 @@ def test_the_worker_with_mlx_never_imports_torch(
     shutil.copy(index, home / "voices" / "anna.index")
     source = tmp_path / "take" / "a.flac"
     source.parent.mkdir()
-    shutil.copy(ROOT / "tools" / "demo" / "slt_inbox.flac", source)
+    shutil.copy(SPEECH / "slt.flac", source)
     command = [sys.executable, "-c", RENDER, str(home), str(source), str(tmp_path / "out.wav")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"imported: {done.stderr[-2000:]}"

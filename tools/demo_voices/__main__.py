@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--given", type=Path, help="model files of an earlier run to go on from")
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--until", choices=LAST, default=LAST[-1], help="the last stage to run")
+    parser.add_argument("--only", nargs="+", help="tune only these targets, such as one per process")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     chosen = parser.parse_args(argv)
@@ -64,11 +66,21 @@ def main(argv: list[str] | None = None) -> None:
     if chosen.device != "cpu":
         torch.set_default_device(chosen.device)
     given = Given(chosen.given) if chosen.given else None
-    make(recipe, chosen.state, chosen.out or chosen.state / "models", until=chosen.until, given=given)
+    if unknown := set(chosen.only or ()) - set(recipe.targets):
+        parser.error(f"--only names {', '.join(sorted(unknown))}; the targets are {', '.join(recipe.targets)}")
+    make(recipe, chosen.state, chosen.out or chosen.state / "models", until=chosen.until, given=given, only=chosen.only)
 
 
-def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1], given: Given | None = None) -> None:
-    """Run every stage up to `until` and write what is trained by then into `out`."""
+def make(
+    recipe: Recipe,
+    state: Path,
+    out: Path,
+    *,
+    until: str = LAST[-1],
+    given: Given | None = None,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Run every stage up to `until` and write what is trained by then into `out`; `only`: the targets to tune."""
     stages = LAST[: LAST.index(until) + 1]
     state.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -86,7 +98,7 @@ def make(recipe: Recipe, state: Path, out: Path, *, until: str = LAST[-1], given
         return
     with _Timed(state, "features"):
         features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
-    _make_voices(recipe, state, out, corpus, features, stages, given)
+    _make_voices(recipe, state, out, corpus, features, stages, given, only or recipe.targets)
 
 
 def _train_content(recipe: Recipe, state: Path, corpus: Corpus) -> Hubert:
@@ -111,6 +123,7 @@ def _make_voices(
     features: dict[str, list[Features]],
     stages: tuple[str, ...],
     given: Given | None,
+    targets: Sequence[str],
 ) -> None:
     numbers = {voice: i for i, voice in enumerate(recipe.targets)}
     if "acoustic" not in stages:
@@ -128,7 +141,7 @@ def _make_voices(
         crops = Crops(corpus, features, numbers, context_frames(recipe))
         stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
         train_waves(recipe, crops, stage, trainer, opponents, recipe.vocoder_steps)
-    for voice in recipe.targets:
+    for voice in targets:
         own, own_opponents = trainer, opponents
         if "voices" in stages:
             own, own_opponents = copy.deepcopy(trainer), copy.deepcopy(opponents)
@@ -179,7 +192,9 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         times = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
         times[self.name] = round(times.get(self.name, 0.0) + time.monotonic() - self.started, 1)
-        self.path.write_text(json.dumps(times, indent=1), encoding="utf-8")
+        unfinished = self.path.with_suffix(f".{self.name}.part")  # another process may tune another target
+        unfinished.write_text(json.dumps(times, indent=1), encoding="utf-8")
+        unfinished.replace(self.path)
 
 
 if __name__ == "__main__":

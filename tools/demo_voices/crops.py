@@ -22,6 +22,7 @@ from tools.demo_voices.features import Features, warped
 __all__ = ["Batch", "Crops"]
 
 OTHERS_SHARE = 0.5
+CODE_SPREAD = 3.0  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class Crops:
         source = HarmonicPhase.of(track, SAMPLE_RATE_16K, HOP_16K).source(0, self._frames, noise)
         doubled = np.repeat(content, 2, axis=0)[start:stop]
         wave = utterance.wave[start * HOP_16K : stop * HOP_16K]
-        return doubled, track.coarse().astype(np.int64), wave, source, np.array(self._targets[voice])
+        off = np.float32(2 ** (CODE_SPREAD * random.standard_normal() / 12))
+        coarse = PitchTrack(track.f0 * off).coarse().astype(np.int64)
+        return doubled, coarse, wave, source, np.array(self._targets[voice])
 
     def _content(
         self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator

@@ -18,7 +18,8 @@ N_MELS = 80
 FFT = 1024
 POWER_FLOOR = 1e-7
 MEL_FLOOR = 1e-4
-RESOLUTIONS = ((1024, 256, 1024), (512, 128, 512), (256, 64, 256), (128, 32, 128))  # size, hop, window
+# size, hop, window. A shorter one sees less than a few periods, so where pulses lie, which the source does not tell
+RESOLUTIONS = ((2048, 512, 2048), (1024, 256, 1024), (512, 128, 512))
 
 
 class _Tables:

@@ -19,6 +19,7 @@ from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 
 __all__ = ["attend", "encode", "generate", "latent", "new_synthesizer"]
 
+SOURCE_GAIN = 8.0  # a sine of 0.1 almost fills the tanh; a random bias there can drown it, and pitch is learnt late
 QUIET_LOG_STD = -3.0  # where the prior's deviation starts: its noise is an obstacle until the network uses it
 
 
@@ -28,6 +29,8 @@ def new_synthesizer(config: SynthesizerConfig) -> Synthesizer:
     for flow in network.flow.flows[::2]:
         nn.init.zeros_(flow.post.weight)
         nn.init.zeros_(flow.post.bias)
+    nn.init.constant_(network.dec.m_source.l_linear.weight, SOURCE_GAIN)
+    nn.init.zeros_(network.dec.m_source.l_linear.bias)
     nn.init.constant_(network.enc_p.proj.bias[config.inter_channels :].data, QUIET_LOG_STD)
     width = config.hidden_channels // config.n_heads
     for layer in network.enc_p.encoder.attn_layers:

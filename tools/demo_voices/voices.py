@@ -37,7 +37,7 @@ __all__ = ["VoiceTrainer", "new_trainer", "synthesizer_config", "train_acoustic"
 
 ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
-TUNE_RATE = 2e-4
+TUNE_RATE = 5e-4
 MEL_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 10.0, 3.0, 2.0
 CONTEXT = 3  # times as many frames are encoded as generated
 

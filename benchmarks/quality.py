@@ -62,7 +62,6 @@ class Variant:
 VARIANTS = {
     "mlx": Variant(),
     "mlx-no-index": Variant(index_rate=0.0),
-    "mlx-index": Variant(index_rate=0.75),
     "torch": Variant("torch"),
     "float16": Variant(precision=Precision("float16")),
     "8-bit": Variant(precision=Precision(quantize_bits=8)),

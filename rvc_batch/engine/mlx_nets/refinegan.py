@@ -143,9 +143,8 @@ def decimated(x: mx.array, rate: int) -> mx.array:
 
 def _stretched(x: mx.array, rate: int, first: int, last: int) -> mx.array:
     """Return rows first … last of x [T, C] stretched to [T · rate, C], linear between the middles of its rows."""
-    from_first = (
-        2 * mx.arange(first, last) + 1 + rate
-    )  # from the middle of the row before row 0, in 1 / (2 · rate) rows
+    # from the middle of the row before row 0, in 1 / (2 · rate) rows
+    from_first = 2 * mx.arange(first, last) + 1 + rate
     row, share = from_first // (2 * rate) - 1, (from_first % (2 * rate)) / (2 * rate)
     end, share = x.shape[0] - 1, share[:, None].astype(x.dtype)
     return x[mx.maximum(row, 0)] * (1 - share) + x[mx.minimum(row + 1, end)] * share

@@ -81,20 +81,30 @@ def test_second_run_trains_nothing_again_and_writes_the_same(made: tuple[Path, P
 
 def test_a_run_goes_on_from_the_model_files_of_another(made: tuple[Path, Path], tmp_path: Path) -> None:
     models, state = made
-    for part in ("corpus", "acoustic.pt"):
-        (tmp_path / part).symlink_to(state / part)
-    network = new_trainer(TINY).network
-    assert Given(models).fill_voices(network, TINY)
+    (tmp_path / "corpus").symlink_to(state / "corpus")
+    network, given = new_trainer(TINY).network, Given(models)
+    assert given.has_voices(TINY)
     for number, voice in enumerate(TINY.targets):
         published = torch.load(models / "voices" / voice / f"{voice}.pth", weights_only=True)["weight"]
+        given.fill_voice(network, TINY, voice)
         torch.testing.assert_close(network.emb_g.weight[number], published["emb_g.weight"][0].float())
+        torch.testing.assert_close(network.dec.conv_pre.bias, published["dec.conv_pre.bias"].float())
     assert all(p.requires_grad for p in network.parameters())
-    make(TINY, tmp_path, tmp_path / "models", until="acoustic", given=Given(models))
-    assert not [tmp_path / f"{stage}.pt" for stage in ("content", "pitch") if (tmp_path / f"{stage}.pt").exists()]
+    make(TINY, tmp_path, tmp_path / "models", given=given, only=["rms"])
+    assert {p.name for p in tmp_path.glob("*.pt")} == {"rms.pt", "rms.reader.pt"}
     for name in ("rmvpe.pt", "hubert_base.pt"):
         first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path / "models"))
         for key, value in _flat(first).items():
             torch.testing.assert_close(_flat(second)[key], value, atol=2e-3, rtol=2e-3)
+    before, after = (
+        _flat(torch.load(folder / "voices" / "rms" / "rms.pth", weights_only=True))
+        for folder in (models, tmp_path / "models")
+    )
+    assert before.keys() == after.keys()
+    moved = [not torch.equal(before[key], after[key]) for key in before]
+    assert any(moved)
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, atol=0.02, rtol=0.05)  # it went on from there
 
 
 def test_model_files_of_other_sizes_are_refused(made: tuple[Path, Path]) -> None:

@@ -9,12 +9,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rvc_batch.engine.excitation import HarmonicPhase
 from rvc_batch.engine.pitch import decode_salience
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
-from tools.demo_voices import content, loop, pitch, sentences, synthesis
+from rvc_batch.engine.types import PitchTrack
+from tools.demo_voices import alignment, content, loop, losses, pitch, sentences, synthesis
 from tools.demo_voices.corpus import Utterance
 from tools.demo_voices.features import warped
+from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.settings import TINY
 from tools.demo_voices.speech import PHONES, Spoken
 from tools.demo_voices.tracker import track_f0
@@ -138,6 +141,63 @@ def test_warped_content_follows_the_phones() -> None:
     moved = warped(target, other, says, 49)
     truth = target.spoken.phones[target.phone_at(content.frame_times(49))[0]]
     assert np.mean(np.round(moved[:, 0]) == truth) > 0.9
+
+
+def harmonics(f0: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float32]:
+    """Return a wave with a fundamental that begins anywhere, and eleven overtones, for f0 [N] in Hz at 16 kHz."""
+    phase = 2 * np.pi * (np.cumsum(f0) / 16_000 + random.random())
+    wave: NDArray[np.float32] = sum(0.1 * np.sin(h * phase + h) / h for h in range(1, 13)).astype(np.float32)
+    return wave
+
+
+def lag_spread(source: NDArray[np.float32], wave: NDArray[np.float32], f0: NDArray[np.float64]) -> float:
+    """Return by how much the phase between source and fundamental varies over time, as one minus its resultant."""
+    turning = np.exp(-2j * np.pi * np.cumsum(f0) / 16_000)
+    window = np.hanning(480)
+    a, b = (np.convolve(x * turning, window, "same")[2000:-2000] for x in (source, wave))
+    lag = a / np.abs(a) * np.conj(b / np.abs(b))
+    return float(1 - np.abs(lag.mean()))
+
+
+def test_the_source_of_training_keeps_step_with_the_speech() -> None:
+    random = np.random.default_rng(0)
+    f0 = 120 * 2 ** (0.1 * np.sin(2 * np.pi * 1.5 * np.arange(32_000) / 16_000))
+    wave, noise = harmonics(f0, random), random.standard_normal(32_000).astype(np.float32)
+    tracked = PitchTrack((f0[80::160] * 1.003).astype(np.float32))  # five cents off, as a tracker may be
+    tracked.f0[:10] = 0
+    aligned = alignment.aligned_source(tracked, wave, noise)
+    theirs = HarmonicPhase.of(tracked, 16_000, 160).source(0, 200, noise)
+    assert lag_spread(aligned, wave, f0) < 0.02 < 0.3 < lag_spread(theirs, wave, f0)
+    assert aligned[1600:].std() == pytest.approx(theirs[1600:].std(), rel=0.02)
+    np.testing.assert_allclose(aligned[:1600], theirs[:1600], atol=1e-7)
+    silent = PitchTrack(np.zeros(200, np.float32))
+    np.testing.assert_allclose(
+        alignment.aligned_source(silent, wave, noise),
+        HarmonicPhase.of(silent, 16_000, 160).source(0, 200, noise),
+        atol=1e-7,
+    )
+
+
+def test_low_band_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
+    f0 = np.full(8000, 110.0)
+    waves = [torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2)]
+    assert losses.low_band_loss(waves[0], waves[0]) < 0.02
+    assert losses.low_band_loss(waves[0], waves[1]) > 0.5
+    assert torch.mean(torch.abs(losses.log_mel(waves[0]) - losses.log_mel(waves[1]))) < 0.05
+
+
+def test_hearing_tells_what_is_said_and_teaches_the_wave_alone() -> None:
+    network = Hubert(TINY.hubert)
+    hear = Hearing(network)
+    wave = torch.randn(2, 8000) * 0.1
+    assert hear(wave, wave) == 0
+    near, far = wave + 0.01 * torch.randn(2, 8000), torch.randn(2, 8000) * 0.1
+    near.requires_grad_(True)
+    assert 0 < hear(near, wave) < hear(far, wave)
+    hear(near, wave).backward()
+    assert near.grad is not None
+    assert near.grad.abs().max() > 0
+    assert all(p.grad is None for p in network.parameters())
 
 
 class Walk(torch.nn.Module):

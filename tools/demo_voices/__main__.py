@@ -27,15 +27,19 @@ from tools.demo_voices.crops import Crops
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.features import Features, extract
 from tools.demo_voices.given import Given
+from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
 from tools.demo_voices.pitch import label_corpus, train_pitch
 from tools.demo_voices.settings import FULL, TINY, Recipe
 from tools.demo_voices.voices import (
+    TUNE_RATE,
+    WAVE_RATE,
     VoiceTrainer,
     context_frames,
     new_trainer,
     synthesizer_config,
     train_acoustic,
+    train_reader,
     train_waves,
 )
 
@@ -98,7 +102,7 @@ def make(
         return
     with _Timed(state, "features"):
         features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
-    _make_voices(recipe, state, out, corpus, features, stages, given, only or recipe.targets)
+    _make_voices(recipe, state, out, corpus, features, Hearing(content), stages, given, only or recipe.targets)
 
 
 def _train_content(recipe: Recipe, state: Path, corpus: Corpus) -> Hubert:
@@ -121,34 +125,67 @@ def _make_voices(
     out: Path,
     corpus: Corpus,
     features: dict[str, list[Features]],
+    hearing: Hearing,
     stages: tuple[str, ...],
     given: Given | None,
     targets: Sequence[str],
 ) -> None:
-    numbers = {voice: i for i, voice in enumerate(recipe.targets)}
+    if given is not None and given.has_voices(recipe):
+        if "voices" in stages:
+            for voice in targets:
+                trainer = _go_on(recipe, state, corpus, features, hearing, given, voice)
+                _write_voice(recipe, out, voice, trainer, corpus, features)
+        return
+    numbers = _numbers(recipe)
     if "acoustic" not in stages:
         return
+    trainer, opponents = new_trainer(recipe), Discriminators()
     with _Timed(state, "acoustic"):
         crops = Crops(corpus, features, numbers, recipe.acoustic_frames)
-        trainer = new_trainer(recipe)
-        if given is not None and given.fill_voices(trainer.network, recipe):
-            logger.info("acoustic: goes on from the voices given")
         train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps), trainer)
     if "base" not in stages:
         return
-    opponents = Discriminators()
     with _Timed(state, "base"):
         crops = Crops(corpus, features, numbers, context_frames(recipe))
         stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
-        train_waves(recipe, crops, stage, trainer, opponents, recipe.vocoder_steps)
+        quiet = recipe.vocoder_steps
+        train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=WAVE_RATE)
     for voice in targets:
         own, own_opponents = trainer, opponents
         if "voices" in stages:
             own, own_opponents = copy.deepcopy(trainer), copy.deepcopy(opponents)
             with _Timed(state, voice):
                 crops = Crops(corpus, features, {voice: numbers[voice]}, context_frames(recipe))
-                train_waves(recipe, crops, _stage(recipe, state, voice, recipe.tune_steps), own, own_opponents, 0)
+                stage = _stage(recipe, state, voice, recipe.tune_steps)
+                train_waves(recipe, crops, stage, own, own_opponents, hearing, quiet_steps=0, peak=TUNE_RATE)
         _write_voice(recipe, out, voice, own, corpus, features)
+
+
+def _go_on(
+    recipe: Recipe,
+    state: Path,
+    corpus: Corpus,
+    features: dict[str, list[Features]],
+    hearing: Hearing,
+    given: Given,
+    voice: str,
+) -> VoiceTrainer:
+    """Return a given voice, trained further by itself."""
+    trainer, opponents = new_trainer(recipe), Discriminators()
+    given.fill_voice(trainer.network, recipe, voice)
+    number = {voice: _numbers(recipe)[voice]}
+    with _Timed(state, voice):
+        crops = Crops(corpus, features, number, recipe.acoustic_frames)
+        train_reader(recipe, crops, _stage(recipe, state, f"{voice}.reader", recipe.reader_steps), trainer)
+        crops, quiet = Crops(corpus, features, number, context_frames(recipe)), recipe.more_quiet_steps
+        stage = _stage(recipe, state, voice, quiet + recipe.more_gan_steps)
+        train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=TUNE_RATE)
+    return trainer
+
+
+def _numbers(recipe: Recipe) -> dict[str, int]:
+    """Return the number of each target's speaker embedding."""
+    return {voice: i for i, voice in enumerate(recipe.targets)}
 
 
 def _write_voice(

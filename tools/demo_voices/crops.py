@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rvc_batch.engine.excitation import HarmonicPhase
-from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from rvc_batch.engine.network_config import HOP_16K
 from rvc_batch.engine.types import PitchTrack
+from tools.demo_voices.alignment import aligned_source
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
 from tools.demo_voices.features import Features, warped
@@ -73,9 +73,9 @@ class Crops:
         stop = start + self._frames
         track = PitchTrack(np.ascontiguousarray(features.f0[start:stop]))
         noise = random.standard_normal(self._frames * HOP_16K).astype(np.float32)
-        source = HarmonicPhase.of(track, SAMPLE_RATE_16K, HOP_16K).source(0, self._frames, noise)
-        doubled = np.repeat(content, 2, axis=0)[start:stop]
         wave = utterance.wave[start * HOP_16K : stop * HOP_16K]
+        source = aligned_source(track, wave, noise)
+        doubled = np.repeat(content, 2, axis=0)[start:stop]
         off = np.float32(2 ** (CODE_SPREAD * random.standard_normal() / 12))
         coarse = PitchTrack(track.f0 * off).coarse().astype(np.int64)
         return doubled, coarse, wave, source, np.array(self._targets[voice])

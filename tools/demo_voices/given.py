@@ -1,7 +1,7 @@
 """Networks of an earlier run, read from its model files by the project's own importers.
 
-A folder that this recipe wrote is enough to go on from: content and pitch network are taken as they are, the voices
-are where training begins. What only training needs (heads, discriminators, optimisers) starts anew.
+A folder that this recipe wrote is enough to go on from: content and pitch network are taken as they are, each voice
+goes on by itself. What only training needs (heads, discriminators, optimisers) starts anew.
 """
 
 from __future__ import annotations
@@ -53,19 +53,18 @@ class Given:
         with tempfile.TemporaryDirectory() as cache:
             return _filled(Rmvpe(recipe.rmvpe), self._store(cache).rmvpe())
 
-    def fill_voices(self, network: Synthesizer, recipe: Recipe) -> bool:
-        """Fill a network of all targets: each one's speaker from its own voice, the rest from the first.
+    def has_voices(self, recipe: Recipe) -> bool:
+        """Return whether the voices of all targets are there."""
+        return all((self._folder / "voices" / v / f"{v}.pth").is_file() for v in recipe.targets)
 
-        Returns whether the voices of all targets are there; if not, nothing is done.
-        """
-        if not all((self._folder / "voices" / v / f"{v}.pth").is_file() for v in recipe.targets):
-            return False
+    def fill_voice(self, network: Synthesizer, recipe: Recipe, voice: str) -> None:
+        """Fill a network of all targets from one target's voice; each speaker is that of its own voice."""
         with tempfile.TemporaryDirectory() as cache:
             store = self._store(cache)
-            voices = [read_tensors(store.voice(voice).checkpoint) for voice in recipe.targets]
-        _fill(network, {**voices[0], SPEAKERS: np.concatenate([v[SPEAKERS] for v in voices])}, str(self._folder))
+            voices = {v: read_tensors(store.voice(v).checkpoint) for v in recipe.targets}
+        speakers = np.concatenate([voices[v][SPEAKERS] for v in recipe.targets])
+        _fill(network, {**voices[voice], SPEAKERS: speakers}, str(self._folder))
         network.requires_grad_(True)  # what is filled is not for training otherwise
-        return True
 
     def _store(self, cache: str) -> ModelStore:
         return ModelStore(models=self._folder, voices=self._folder / "voices", cache=Path(cache))

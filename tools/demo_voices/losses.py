@@ -12,14 +12,29 @@ from torch.nn import functional
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from tools.demo_voices.device import on_device
 
-__all__ = ["N_MELS", "MultiResolutionLoss", "adversarial_loss", "discriminator_loss", "feature_loss", "log_mel"]
+__all__ = [
+    "N_MELS",
+    "MultiResolutionLoss",
+    "adversarial_loss",
+    "discriminator_loss",
+    "feature_loss",
+    "log_mel",
+    "low_band_loss",
+]
 
 N_MELS = 80
 FFT = 1024
 POWER_FLOOR = 1e-7
 MEL_FLOOR = 1e-4
-# size, hop, window. A shorter one sees less than a few periods, so where pulses lie, which the source does not tell
-RESOLUTIONS = ((2048, 512, 2048), (1024, 256, 1024), (512, 128, 512))
+RESOLUTIONS = (
+    (2048, 512, 2048),
+    (1024, 256, 1024),
+    (512, 128, 512),
+    (256, 64, 256),
+    (128, 32, 128),
+)  # size, hop, window
+LOW_BAND_RESOLUTION = (512, 128, 512)
+LOW_BAND_BINS = 48  # below 1500 Hz
 
 
 class _Tables:
@@ -29,14 +44,17 @@ class _Tables:
     windows: dict[int, torch.Tensor] = {}  # noqa: RUF012 — a cache, filled on demand
 
 
-def magnitude(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
-    """Return magnitudes [B, size / 2 + 1, T] of [B, N]."""
+def spectrum(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
+    """Return the complex spectrum [B, size / 2 + 1, T] of [B, N]."""
     if window not in _Tables.windows:
         _Tables.windows[window] = torch.hann_window(window)
-    spectrum = torch.stft(
-        wave, size, hop, window, _Tables.windows[window], center=False, return_complex=True, onesided=True
-    )
-    return torch.sqrt(spectrum.real**2 + spectrum.imag**2 + POWER_FLOOR)
+    return torch.stft(wave, size, hop, window, _Tables.windows[window], center=False, return_complex=True)
+
+
+def magnitude(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
+    """Return magnitudes [B, size / 2 + 1, T] of [B, N]."""
+    parts = spectrum(wave, size, hop, window)
+    return torch.sqrt(parts.real**2 + parts.imag**2 + POWER_FLOOR)
 
 
 def log_mel(wave: torch.Tensor) -> torch.Tensor:
@@ -58,6 +76,18 @@ class MultiResolutionLoss:
             a, b = magnitude(made, size, hop, window), magnitude(wanted, size, hop, window)
             total = total + functional.l1_loss(torch.log(a), torch.log(b)) + functional.l1_loss(a, b) / b.mean()
         return total / len(RESOLUTIONS)
+
+
+def low_band_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return the distance of the spectra [B, N] below 1500 Hz with their phases, relative to their size.
+
+    Where the source is in step with the speech its harmonics are no matter of chance; a generator that does not listen
+    to its source cannot make this small.
+    """
+    a, b = (spectrum(wave, *LOW_BAND_RESOLUTION)[:, :LOW_BAND_BINS] for wave in (made, wanted))
+    off = a - b
+    distance = torch.sqrt(off.real**2 + off.imag**2 + POWER_FLOOR)
+    return distance.mean() / b.abs().mean().clamp(min=1e-3)
 
 
 def discriminator_loss(real: list[torch.Tensor], made: list[torch.Tensor]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 Speech gets its labels from `tracker` while it is clean. Tones have theirs by construction and cover 50 to 1100 Hz,
 where speech alone would not. The network is trained through a fixed offset of its logits, so that the fixed voicing
-threshold of RVC (0.03) is where voiced and unvoiced are equally likely.
+threshold of RVC (0.03) lies where we want it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,19 @@ TONE_SHARE = 0.35
 TONE_HZ = (50.0, 1100.0)
 MAX_HARMONICS, TOP_HZ = 40, 7600.0
 BLUR_CENTS = 25.0
-THRESHOLD_LOGIT = math.log(VOICING_THRESHOLD / (1 - VOICING_THRESHOLD))
+VOICED_FROM = (
+    0.12  # from this chance on a frame counts as voiced; the tracker leaves out where a voice sets in or dies away
+)
 SPEED = (0.6, 2.2)
 VOICED_WEIGHT = 4.0  # of the bins near a pitch, against the many that are empty
+
+
+def logit(share: float) -> float:
+    """Return the log odds of a share in 0–1."""
+    return math.log(share / (1 - share))
+
+
+OFFSET = logit(VOICING_THRESHOLD) - logit(VOICED_FROM)
 
 
 def label_corpus(corpus: Corpus, state: Path) -> dict[str, list[F32]]:
@@ -71,7 +81,7 @@ def train_pitch(recipe: Recipe, corpus: Corpus, labels: dict[str, list[F32]], st
         items = [_item(recipe, corpus, labels, random) for _ in range(recipe.pitch_batch)]
         mel = np.stack([log_mel(torch.from_numpy(wave))[: recipe.pitch_frames].numpy() for wave, _ in items])
         wanted = on_device(np.stack([target(f0) for _, f0 in items]))
-        logits = salience_logits(network, on_device(mel)) - THRESHOLD_LOGIT
+        logits = salience_logits(network, on_device(mel)) - OFFSET
         weight = 1.0 + VOICED_WEIGHT * (wanted > 0.05).float()
         losses = functional.binary_cross_entropy_with_logits(logits, wanted, weight=weight, reduction="none")
         loss = losses.sum(-1).mean()

@@ -55,6 +55,9 @@ class Recipe:
     vocoder_steps: int  # all of the synthesiser, without discriminators
     gan_steps: int  # all of it, with them; one base for all targets
     tune_steps: int  # then each target by itself
+    reader_steps: int  # a voice that is given: its reader anew,
+    more_quiet_steps: int  # then the voice without discriminators,
+    more_gan_steps: int  # and with them
     wave_batch: int
     wave_frames: int  # generated per item
     index_vectors: int
@@ -107,6 +110,9 @@ FULL = Recipe(
     vocoder_steps=2000,
     gan_steps=3500,
     tune_steps=2900,
+    reader_steps=300,
+    more_quiet_steps=800,
+    more_gan_steps=4400,
     wave_batch=8,
     wave_frames=48,
     index_vectors=1600,
@@ -155,6 +161,9 @@ TINY = Recipe(
     vocoder_steps=3,
     gan_steps=3,
     tune_steps=2,
+    reader_steps=2,
+    more_quiet_steps=1,
+    more_gan_steps=2,
     wave_batch=2,
     wave_frames=20,
     index_vectors=80,

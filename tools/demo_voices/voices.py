@@ -2,7 +2,8 @@
 
 Three stages. *acoustic*: text encoder and flow alone, against the mel spectrum of the target, read off the latent
 by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*: with the
-generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
+generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target. A voice
+that is given needs its reader again (*NAME.reader*) and then goes on end to end.
 
 The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
 disagree with.
@@ -21,6 +22,7 @@ from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K, Synthesize
 from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from tools.demo_voices.crops import Batch, Crops
 from tools.demo_voices.discriminators import Discriminators
+from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage, rate_at, run_stage, set_rate
 from tools.demo_voices.losses import (
     N_MELS,
@@ -29,16 +31,27 @@ from tools.demo_voices.losses import (
     discriminator_loss,
     feature_loss,
     log_mel,
+    low_band_loss,
 )
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.synthesis import generate, latent, new_synthesizer
 
-__all__ = ["VoiceTrainer", "new_trainer", "synthesizer_config", "train_acoustic", "train_waves"]
+__all__ = [
+    "TUNE_RATE",
+    "WAVE_RATE",
+    "VoiceTrainer",
+    "new_trainer",
+    "synthesizer_config",
+    "train_acoustic",
+    "train_reader",
+    "train_waves",
+]
 
 ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 MEL_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 10.0, 3.0, 2.0
+LOW_BAND_WEIGHT, HEARING_WEIGHT = 2.0, 2.0
 CONTEXT = 3  # times as many frames are encoded as generated
 
 
@@ -88,34 +101,51 @@ def new_trainer(recipe: Recipe) -> VoiceTrainer:
 
 
 def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
-    """Train text encoder and flow in place, or go on."""
+    """Train text encoder and flow with the reader in place, or go on."""
     network = trainer.network
     learning = [*network.enc_p.parameters(), *network.flow.parameters(), *network.emb_g.parameters()]
-    learning += trainer.reader.parameters()
+    _train_latent(recipe, crops, stage, trainer, [*learning, *trainer.reader.parameters()])
+
+
+def train_reader(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
+    """Train the reader alone, or go on: that of a voice which is given is lost."""
+    _train_latent(recipe, crops, stage, trainer, list(trainer.reader.parameters()))
+
+
+def _train_latent(
+    recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer, learning: list[nn.Parameter]
+) -> None:
     optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
-        set_rate(optimiser, rate_at(number, recipe.acoustic_steps, ACOUSTIC_RATE))
+        set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
         batch = crops.draw(recipe.acoustic_batch, random)
         loss = functional.l1_loss(trainer.reader(trainer.latent(batch)), log_mel(batch.wave))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
-        return {"mel": loss.item(), "log_std": network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
+        return {"mel": loss.item(), "log_std": trainer.network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
 
     run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
 
 
 def train_waves(
-    recipe: Recipe, crops: Crops, stage: Stage, start: VoiceTrainer, opponents: Discriminators, quiet_steps: int
-) -> VoiceTrainer:
-    """Train the whole synthesiser end to end, or go on.
+    recipe: Recipe,
+    crops: Crops,
+    stage: Stage,
+    trainer: VoiceTrainer,
+    opponents: Discriminators,
+    hearing: Hearing,
+    *,
+    quiet_steps: int,
+    peak: float,
+) -> None:
+    """Train the whole synthesiser and the discriminators end to end in place, or go on.
 
-    start, opponents: where it begins; both are trained in place. quiet_steps: without discriminators.
+    quiet_steps: without discriminators. peak: the highest learning rate.
     """
-    trainer, spectral = start, MultiResolutionLoss()
-    peak = WAVE_RATE if quiet_steps else TUNE_RATE
+    spectral = MultiResolutionLoss()
     optimiser = torch.optim.AdamW(trainer.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
     adversary = torch.optim.AdamW(opponents.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
 
@@ -129,8 +159,11 @@ def train_waves(
             "latent": functional.l1_loss(read, log_mel(batch.wave)),
             "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
             "spectra": spectral(made, wanted),
+            "low_band": low_band_loss(made, wanted),
+            "heard": hearing(made, wanted),
         }
         total = LATENT_WEIGHT * losses["latent"] + MEL_WEIGHT * losses["mel"] + losses["spectra"]
+        total = total + LOW_BAND_WEIGHT * losses["low_band"] + HEARING_WEIGHT * losses["heard"]
         if number >= quiet_steps:
             losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
             opponents.requires_grad_(False)
@@ -149,7 +182,6 @@ def train_waves(
 
     parts = {"trainer": trainer, "opponents": opponents, "optimiser": optimiser, "adversary": adversary}
     run_stage(stage, parts, step)
-    return trainer
 
 
 def context_frames(recipe: Recipe) -> int:

@@ -85,7 +85,7 @@ def main() -> None:
     spoken = {voice: say_all(voice, texts) for voice in sorted({voice for route in ROUTES for voice in route})}
     home = make_home(options.models)
     shifts = semitones_between(spoken, home)
-    request = convert_all(spoken, shifts, home, options.variants, texts)
+    request = convert_all(spoken, shifts, home, options.models, options.variants, texts)
     done = subprocess.run(
         [options.tools, ROOT / "benchmarks" / "quality_tools.py"],
         input=json.dumps(request),
@@ -145,6 +145,7 @@ def convert_all(
     spoken: dict[str, list[Path]],
     shifts: dict[tuple[str, str], int],
     home: Path,
+    models: Path,
     variants: list[str],
     texts: list[str],
 ) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def convert_all(
     jobs = [(v, a, b, i) for v in variants for a, b in ROUTES for i in range(len(texts))]
     for name, a, b, i in tqdm(jobs, desc="converting", unit="file"):
         variant = VARIANTS[name]
-        index_rate = own_index_rate(b) if variant.index_rate is None else variant.index_rate
+        index_rate = own_index_rate(models, b) if variant.index_rate is None else variant.index_rate
         target = WORK / "converted" / name / f"{a}-{b}-{i:02}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
         settings = ConversionSettings(transpose=shifts[a, b], index_rate=index_rate)
@@ -166,9 +167,10 @@ def convert_all(
     return {"files": files, "pairs": pairs}
 
 
-def own_index_rate(voice: str) -> float:
-    """Return what the settings that come with a voice say."""
-    written = tomllib.loads((MODELS / "voices" / f"{voice}.toml").read_text(encoding="utf-8"))
+def own_index_rate(models: Path, voice: str) -> float:
+    """Return what the settings that come with a voice say, if any do."""
+    path = models / "voices" / f"{voice}.toml"
+    written = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return float(written.get("index_rate", ConversionSettings().index_rate))
 
 

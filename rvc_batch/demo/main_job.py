@@ -27,6 +27,7 @@ from rvc_batch.home import Home
 __all__ = ["show"]
 
 PATIENCE_S = 300
+STOP_PATIENCE_S = 60
 SEEN = 100  # jobs of the home that are looked at
 
 Say = Callable[[str], None]
@@ -62,8 +63,7 @@ def show(folder: Path, say: Say) -> list[Path]:
                 say(f"      {path.name} → {folder / result.relative_to(home.root)}")
                 say(f"      {_draw(home, SPEECH / path.name, result, folder)}")
         finally:
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait(60)
+            _stop(daemon)
     if daemon.returncode != 0:
         raise OutputInvalid(f"the daemon ended with {daemon.returncode}; {log.name} says why")
     say(f"done: the daemon has stopped; everything is in {folder}, and `rvc-batch --home {folder} run` goes on with it")
@@ -100,6 +100,16 @@ def _wait_for(names: list[str], known: set[int], home: Home, daemon: subprocess.
                 return [home.outbox / jobs[name]["output_rel"] for name in names]
             time.sleep(0.5)
     raise OutputInvalid(f"nothing came out within {PATIENCE_S} s; {log} says what the daemon did")
+
+
+def _stop(daemon: subprocess.Popen[bytes]) -> None:
+    """Ask the daemon to end, and end it if it does not; its exit code then tells which."""
+    daemon.send_signal(signal.SIGTERM)
+    try:
+        daemon.wait(STOP_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
 
 
 def _jobs(home: Home) -> list[dict[str, Any]]:

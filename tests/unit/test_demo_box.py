@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from rvc_batch.demo import main_job
 from rvc_batch.demo.box import MODELS, VOICES, make_box
 from rvc_batch.errors import HomeInvalid
 from rvc_batch.home import Home
@@ -61,3 +65,13 @@ def test_package_ships_every_file_of_it_and_no_more_than_it_may_weigh() -> None:
     shipped = {path for pattern in patterns for path in (ROOT / "rvc_batch").glob(pattern)}
     assert data_files() <= shipped
     assert sum(path.stat().st_size for path in data_files()) <= SHIPPED_BYTES
+
+
+def test_a_daemon_that_does_not_end_when_asked_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main_job, "STOP_PATIENCE_S", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
+        main_job._stop(daemon)
+        assert daemon.returncode == -signal.SIGKILL

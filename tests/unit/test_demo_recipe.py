@@ -186,6 +186,18 @@ def test_low_band_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
     assert torch.mean(torch.abs(losses.log_mel(waves[0]) - losses.log_mel(waves[1]))) < 0.05
 
 
+def test_envelope_is_the_same_at_every_pitch() -> None:
+    envelope, mel = [], []
+    for f0 in (140.0, 200.0):
+        comb = np.zeros(8000, np.float32)
+        comb[:: round(16_000 / f0)] = 16_000 / f0 / 100  # pulses: every harmonic, all of one size
+        wave = torch.from_numpy(comb)[None]
+        envelope.append(losses.log_envelope(wave, torch.tensor([round(2 * 16_000 / f0)])).mean(-1))
+        mel.append(losses.log_mel(wave).mean(-1))
+    apart = [(a - b - (a - b).mean()).abs().mean() for a, b in (envelope, mel)]
+    assert apart[0] < 0.1 < 0.25 < apart[1]
+
+
 def test_hearing_tells_what_is_said_and_teaches_the_wave_alone() -> None:
     network = Hubert(TINY.hubert)
     hear = Hearing(network)

@@ -7,12 +7,13 @@ phone by phone to the target's timing. So the text encoder learns to hear words,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rvc_batch.engine.network_config import HOP_16K
+from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from rvc_batch.engine.types import PitchTrack
 from tools.demo_voices.alignment import aligned_source
 from tools.demo_voices.corpus import Corpus, Utterance
@@ -22,18 +23,20 @@ from tools.demo_voices.features import Features, warped
 __all__ = ["Batch", "Crops"]
 
 OTHERS_SHARE = 0.5
-CODE_SPREAD = 3.0  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
+CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
+WINDOW_STEP, WINDOWS, UNVOICED_WINDOW = 16, (128, 400), 256  # samples
 
 
 @dataclass(frozen=True)
 class Batch:
-    """content [B, T, D] · coarse [B, T] · wave, source [B, T·160] · speaker [B]."""
+    """content [B, T, D] · coarse [B, T] · wave, source [B, T·160] · speaker [B] · window [B], two periods."""
 
     content: torch.Tensor
     coarse: torch.Tensor
     wave: torch.Tensor
     source: torch.Tensor
     speaker: torch.Tensor
+    window: torch.Tensor
 
 
 class Crops:
@@ -62,9 +65,7 @@ class Crops:
         parts = [on_device(np.stack(part)) for part in zip(*items, strict=True)]
         return Batch(*parts)
 
-    def _item(
-        self, voice: str, random: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    def _item(self, voice: str, random: np.random.Generator) -> tuple[NDArray[Any], ...]:
         place = self._usable[voice][random.integers(len(self._usable[voice]))]
         utterance, features = self._corpus.by_voice[voice][place], self._features[voice][place]
         content = self._content(voice, utterance, features, random)
@@ -78,7 +79,7 @@ class Crops:
         doubled = np.repeat(content, 2, axis=0)[start:stop]
         off = np.float32(2 ** (CODE_SPREAD * random.standard_normal() / 12))
         coarse = PitchTrack(track.f0 * off).coarse().astype(np.int64)
-        return doubled, coarse, wave, source, np.array(self._targets[voice])
+        return doubled, coarse, wave, source, np.array(self._targets[voice]), np.array(_two_periods(track))
 
     def _content(
         self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator
@@ -92,3 +93,12 @@ class Crops:
                 if np.array_equal(said.spoken.phones, utterance.spoken.phones):
                     return warped(utterance, said, self._features[other][there].content, features.content.shape[0])
         return features.content.astype(np.float32)
+
+
+def _two_periods(track: PitchTrack) -> int:
+    """Return the usual length of two periods in samples, in steps, so that few windows are made."""
+    voiced = track.f0[track.f0 > 0]
+    if not voiced.size:
+        return UNVOICED_WINDOW
+    samples = 2 * SAMPLE_RATE_16K / float(np.median(voiced))
+    return int(np.clip(WINDOW_STEP * round(samples / WINDOW_STEP), *WINDOWS))

@@ -18,6 +18,7 @@ __all__ = [
     "adversarial_loss",
     "discriminator_loss",
     "feature_loss",
+    "log_envelope",
     "log_mel",
     "low_band_loss",
 ]
@@ -64,6 +65,19 @@ def log_mel(wave: torch.Tensor) -> torch.Tensor:
     side = (FFT - HOP_16K) // 2
     padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
     return torch.log(torch.clamp(_Tables.mel @ magnitude(padded, FFT, HOP_16K, 640), min=MEL_FLOOR))
+
+
+def log_envelope(wave: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
+    """Return log-mel [B, N_MELS, N // 160] of [B, N] without harmonics: each item through a window of its own [B].
+
+    A window of two periods is too short to tell harmonics apart, so what is left is what the mouth does.
+    """
+    if _Tables.mel is None:
+        _Tables.mel = on_device(_basis())
+    side = (FFT - HOP_16K) // 2
+    padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
+    parts = [magnitude(item[None], FFT, HOP_16K, int(window)) for item, window in zip(padded, windows, strict=True)]
+    return torch.log(torch.clamp(_Tables.mel @ torch.cat(parts), min=MEL_FLOOR))
 
 
 class MultiResolutionLoss:

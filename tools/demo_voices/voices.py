@@ -30,6 +30,7 @@ from tools.demo_voices.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_loss,
+    log_envelope,
     log_mel,
     low_band_loss,
 )
@@ -120,7 +121,7 @@ def _train_latent(
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
         batch = crops.draw(recipe.acoustic_batch, random)
-        loss = functional.l1_loss(trainer.reader(trainer.latent(batch)), log_mel(batch.wave))
+        loss = functional.l1_loss(trainer.reader(trainer.latent(batch)), log_envelope(batch.wave, batch.window))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -156,7 +157,7 @@ def train_waves(
         batch = crops.draw(recipe.wave_batch, random)
         made, wanted, read = _generated(recipe, trainer, batch, random)
         losses = {
-            "latent": functional.l1_loss(read, log_mel(batch.wave)),
+            "latent": functional.l1_loss(read, log_envelope(batch.wave, batch.window)),
             "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
             "spectra": spectral(made, wanted),
             "low_band": low_band_loss(made, wanted),

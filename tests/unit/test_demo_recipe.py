@@ -178,11 +178,13 @@ def test_the_source_of_training_keeps_step_with_the_speech() -> None:
     )
 
 
-def test_low_band_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
+def test_phase_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
     f0 = np.full(8000, 110.0)
     waves = [torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2)]
-    assert losses.low_band_loss(waves[0], waves[0]) < 0.02
-    assert losses.low_band_loss(waves[0], waves[1]) > 0.5
+    sine = 0.1 * torch.sin(torch.arange(8000) * 0.05)[None]
+    assert losses.phase_loss(waves[0], waves[0], sine) < 0.1
+    assert losses.phase_loss(waves[0], waves[1], sine) > 0.5
+    assert losses.phase_loss(waves[0], waves[1], sine / 3) == 0  # without its sine a source says nothing of phases
     assert torch.mean(torch.abs(losses.log_mel(waves[0]) - losses.log_mel(waves[1]))) < 0.05
 
 
@@ -196,6 +198,15 @@ def test_envelope_is_the_same_at_every_pitch() -> None:
         mel.append(losses.log_mel(wave).mean(-1))
     apart = [(a - b - (a - b).mean()).abs().mean() for a, b in (envelope, mel)]
     assert apart[0] < 0.1 < 0.25 < apart[1]
+
+
+def test_envelope_loss_minds_a_blur_more_than_a_shift_of_level() -> None:
+    sharp = torch.zeros(1, 80, 40)
+    sharp[..., 18:22] = 1.0
+    blurred = torch.nn.functional.avg_pool1d(sharp, 5, 1, 2, count_include_pad=False)
+    level = sharp + (blurred - sharp).abs().mean()
+    assert losses.envelope_loss(sharp, sharp) == 0
+    assert losses.envelope_loss(blurred, sharp) > 1.5 * losses.envelope_loss(level, sharp)
 
 
 def test_hearing_tells_what_is_said_and_teaches_the_wave_alone() -> None:

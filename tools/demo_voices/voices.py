@@ -29,10 +29,11 @@ from tools.demo_voices.losses import (
     MultiResolutionLoss,
     adversarial_loss,
     discriminator_loss,
+    envelope_loss,
     feature_loss,
     log_envelope,
     log_mel,
-    low_band_loss,
+    phase_loss,
 )
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.synthesis import generate, latent, new_synthesizer
@@ -51,8 +52,8 @@ __all__ = [
 ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
-MEL_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 10.0, 3.0, 2.0
-LOW_BAND_WEIGHT, HEARING_WEIGHT = 2.0, 2.0
+MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
+PHASE_WEIGHT, HEARING_WEIGHT = 2.0, 2.0
 CONTEXT = 3  # times as many frames are encoded as generated
 
 
@@ -121,7 +122,7 @@ def _train_latent(
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
         batch = crops.draw(recipe.acoustic_batch, random)
-        loss = functional.l1_loss(trainer.reader(trainer.latent(batch)), log_envelope(batch.wave, batch.window))
+        loss = envelope_loss(trainer.reader(trainer.latent(batch)), log_envelope(batch.wave, batch.window))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -155,16 +156,18 @@ def train_waves(
         set_rate(optimiser, rate)
         set_rate(adversary, rate)
         batch = crops.draw(recipe.wave_batch, random)
-        made, wanted, read = _generated(recipe, trainer, batch, random)
+        made, wanted, source, read = _generated(recipe, trainer, batch, random)
         losses = {
-            "latent": functional.l1_loss(read, log_envelope(batch.wave, batch.window)),
+            "latent": envelope_loss(read, log_envelope(batch.wave, batch.window)),
+            "envelope": envelope_loss(log_envelope(made, batch.window), log_envelope(wanted, batch.window)),
             "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
             "spectra": spectral(made, wanted),
-            "low_band": low_band_loss(made, wanted),
+            "phase": phase_loss(made, wanted, source),
             "heard": hearing(made, wanted),
         }
-        total = LATENT_WEIGHT * losses["latent"] + MEL_WEIGHT * losses["mel"] + losses["spectra"]
-        total = total + LOW_BAND_WEIGHT * losses["low_band"] + HEARING_WEIGHT * losses["heard"]
+        total = LATENT_WEIGHT * losses["latent"] + ENVELOPE_WEIGHT * losses["envelope"]
+        total = total + MEL_WEIGHT * losses["mel"] + losses["spectra"]
+        total = total + PHASE_WEIGHT * losses["phase"] + HEARING_WEIGHT * losses["heard"]
         if number >= quiet_steps:
             losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
             opponents.requires_grad_(False)
@@ -192,15 +195,18 @@ def context_frames(recipe: Recipe) -> int:
 
 def _generated(
     recipe: Recipe, trainer: VoiceTrainer, batch: Batch, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return generated and true audio [B, wave_frames · 160] of one part of each stretch, and the mel read off z."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return generated and true audio and the source [B, wave_frames · 160] of a part of each stretch, and the reading.
+
+    That is of the envelope, off the latent of the whole stretch.
+    """
     z = trainer.latent(batch)
     start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
     frames = slice(start, start + recipe.wave_frames)
     samples = slice(start * HOP_16K, (start + recipe.wave_frames) * HOP_16K)
     speaker = trainer.network.emb_g(batch.speaker)[:, :, None]
     made = generate(trainer.network.dec, z[:, :, frames], batch.source[:, samples], speaker)
-    return made, batch.wave[:, samples], trainer.reader(z)
+    return made, batch.wave[:, samples], batch.source[:, samples], trainer.reader(z)
 
 
 def _train_opponents(

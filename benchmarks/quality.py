@@ -155,10 +155,10 @@ def convert_all(
     jobs = [(v, a, b, i) for v in variants for a, b in ROUTES for i in range(len(texts))]
     for name, a, b, i in tqdm(jobs, desc="converting", unit="file"):
         variant = VARIANTS[name]
-        index_rate = own_index_rate(models, b) if variant.index_rate is None else variant.index_rate
         target = WORK / "converted" / name / f"{a}-{b}-{i:02}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
-        settings = ConversionSettings(transpose=shifts[a, b], index_rate=index_rate)
+        chosen = own_settings(models, b) | ({} if variant.index_rate is None else {"index_rate": variant.index_rate})
+        settings = ConversionSettings(**{**chosen, "transpose": shifts[a, b]})
         how: dict[str, Any] = {"backend": variant.backend, "precision": variant.precision, "settings": settings}
         rvc_batch.convert(spoken[a][i], target, voice=b, home=home, overwrite=True, **how)
         files.append({"path": str(target), "text": texts[i]})
@@ -167,11 +167,11 @@ def convert_all(
     return {"files": files, "pairs": pairs}
 
 
-def own_index_rate(models: Path, voice: str) -> float:
-    """Return what the settings that come with a voice say, if any do."""
+def own_settings(models: Path, voice: str) -> dict[str, Any]:
+    """Return the settings that come with a voice, but for its register: every route has a transposition."""
     path = models / "voices" / f"{voice}.toml"
     written = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return float(written.get("index_rate", ConversionSettings().index_rate))
+    return {name: value for name, value in written.items() if name != "auto_key"}
 
 
 def draw_routes(spoken: dict[str, list[Path]], variant: str, folder: Path) -> None:

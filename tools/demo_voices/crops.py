@@ -22,7 +22,7 @@ from tools.demo_voices.features import Features, warped
 
 __all__ = ["Batch", "Crops"]
 
-OTHERS_SHARE = 0.3
+OTHERS_SHARE = 0.85  # a conversion never hears the target itself
 CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
 WINDOW_STEP, WINDOWS, UNVOICED_WINDOW = 16, (128, 400), 256  # samples
 

@@ -19,7 +19,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from rvc_batch.engine.precision import FULL, Precision  # noqa: E402
 from rvc_batch.engine.settings import ConversionSettings  # noqa: E402
 from rvc_batch.importers.adopt import adopt  # noqa: E402
 from rvc_batch.importers.store import ModelStore  # noqa: E402
+from rvc_batch.jobs.presets import Presets  # noqa: E402
 from rvc_batch.plots.conversion import draw_mels  # noqa: E402
 from tools.demo_voices.sentences import HELD_OUT  # noqa: E402
 from tools.demo_voices.speech import RATE_HZ, Style, speak  # noqa: E402
@@ -157,21 +157,17 @@ def convert_all(
         variant = VARIANTS[name]
         target = WORK / "converted" / name / f"{a}-{b}-{i:02}.wav"
         target.parent.mkdir(parents=True, exist_ok=True)
-        chosen = own_settings(models, b) | ({} if variant.index_rate is None else {"index_rate": variant.index_rate})
-        settings = ConversionSettings(**{**chosen, "transpose": shifts[a, b]})
+        own = Presets(voices=models / "voices").of_voice(b)
+        settings = ConversionSettings().with_changes(**(own.values if own else {}))
+        settings = settings.with_changes(auto_key=0.0, transpose=shifts[a, b])  # every route has a transposition
+        if variant.index_rate is not None:
+            settings = settings.with_changes(index_rate=variant.index_rate)
         how: dict[str, Any] = {"backend": variant.backend, "precision": variant.precision, "settings": settings}
         rvc_batch.convert(spoken[a][i], target, voice=b, home=home, overwrite=True, **how)
         files.append({"path": str(target), "text": texts[i]})
         pair = {"source": str(spoken[a][i]), "output": str(target), "parallel": str(spoken[b][i])}
         pairs.append({**pair, "semitones": shifts[a, b], "variant": name, "route": f"{a} → {b}", "sentence": i})
     return {"files": files, "pairs": pairs}
-
-
-def own_settings(models: Path, voice: str) -> dict[str, Any]:
-    """Return the settings that come with a voice, but for its register: every route has a transposition."""
-    path = models / "voices" / f"{voice}.toml"
-    written = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name: value for name, value in written.items() if name != "auto_key"}
 
 
 def draw_routes(spoken: dict[str, list[Path]], variant: str, folder: Path) -> None:

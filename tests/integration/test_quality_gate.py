@@ -1,8 +1,9 @@
 """Conversions with the voices of the package are speech: the words, the pitch and the speaker that were asked for.
 
 Three sentences that no training has seen, each voice into the other; measured with what knows nothing of the engine:
-PocketSphinx for words, Praat for pitch, cepstra for the speaker. The bounds leave room for rounding, not for an engine
-that is broken and still makes sound. All figures on more sentences: benchmarks/quality.py.
+PocketSphinx for words, Praat for pitch, cepstra for the speaker; with the voices' own settings.
+The bounds leave room for rounding, not for an engine that is broken and still makes sound. All figures on more
+sentences: benchmarks/quality.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rvc_batch.demo.box import make_box
 from rvc_batch.engine.mel_basis import mel_filter_bank
 from rvc_batch.engine.settings import ConversionSettings
 from rvc_batch.home import Home
+from rvc_batch.jobs.presets import Presets
 from tools.demo_voices.sentences import HELD_OUT
 
 F32 = NDArray[np.float32]
@@ -66,7 +68,10 @@ def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
         key = source, target, sentence, backend
         if key not in made:
             path = home.root / ("-".join(map(str, key)) + ".wav")
-            settings = ConversionSettings(transpose=SEMITONES[source, target], index_rate=0.2, rms_mix_rate=1.0)
+            shipped = Presets(voices=home.voices).of_voice(target)
+            assert shipped is not None
+            settings = ConversionSettings().with_changes(**shipped.values)
+            settings = settings.with_changes(auto_key=0.0, transpose=SEMITONES[source, target])
             spoken = SPEECH / f"{source}-{sentence:02}.flac"
             rvc_batch.convert(spoken, path, voice=target, settings=settings, backend=backend, home=home.root)
             made[key] = read(path)

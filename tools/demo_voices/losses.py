@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 N_MELS = 80
-FFT = 1024
+FFT, MEL_WINDOW = 1024, 640
 POWER_FLOOR = 1e-7
 MEL_FLOOR = 1e-4
 RESOLUTIONS = (
@@ -63,11 +63,7 @@ def magnitude(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Ten
 
 def log_mel(wave: torch.Tensor) -> torch.Tensor:
     """Return log-mel [B, N_MELS, N // 160] of [B, N] at 16 kHz; frame t is centred on the middle of its 160 samples."""
-    if _Tables.mel is None:
-        _Tables.mel = on_device(_basis())
-    side = (FFT - HOP_16K) // 2
-    padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
-    return torch.log(torch.clamp(_Tables.mel @ magnitude(padded, FFT, HOP_16K, 640), min=MEL_FLOOR))
+    return _log_bands(wave, MEL_WINDOW)
 
 
 def log_envelope(wave: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
@@ -75,12 +71,7 @@ def log_envelope(wave: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
 
     A window of two periods is too short to tell harmonics apart, so what is left is what the mouth does.
     """
-    if _Tables.mel is None:
-        _Tables.mel = on_device(_basis())
-    side = (FFT - HOP_16K) // 2
-    padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
-    parts = [magnitude(item[None], FFT, HOP_16K, int(window)) for item, window in zip(padded, windows, strict=True)]
-    return torch.log(torch.clamp(_Tables.mel @ torch.cat(parts), min=MEL_FLOOR))
+    return torch.cat([_log_bands(item[None], int(window)) for item, window in zip(wave, windows, strict=True)])
 
 
 def envelope_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -136,6 +127,14 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
         for r, m in zip(rs, ms, strict=True)
     ]
     return sum(terms) / len(terms)  # type: ignore[return-value]
+
+
+def _log_bands(wave: torch.Tensor, window: int) -> torch.Tensor:
+    if _Tables.mel is None:
+        _Tables.mel = on_device(_basis())
+    side = (FFT - HOP_16K) // 2
+    padded = functional.pad(wave[:, None], (side, side), mode="reflect")[:, 0]
+    return torch.log(torch.clamp(_Tables.mel @ magnitude(padded, FFT, HOP_16K, window), min=MEL_FLOOR))
 
 
 def _basis() -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

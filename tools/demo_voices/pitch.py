@@ -2,7 +2,7 @@
 
 Speech gets its labels from `tracker` while it is clean. Tones have theirs by construction and cover 50 to 1100 Hz,
 where speech alone would not. The network is trained through a fixed offset of its logits, so that the fixed voicing
-threshold of RVC (0.03) lies where we want it.
+threshold of RVC (0.03) is a chance of VOICED_FROM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logit
 from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -38,19 +39,10 @@ TONE_SHARE = 0.35
 TONE_HZ = (50.0, 1100.0)
 MAX_HARMONICS, TOP_HZ = 40, 7600.0
 BLUR_CENTS = 25.0
-VOICED_FROM = (
-    0.12  # from this chance on a frame counts as voiced; the tracker leaves out where a voice sets in or dies away
-)
+VOICED_FROM = 0.12  # chance; low, as the tracker leaves out where a voice sets in or dies away
+OFFSET = float(logit(VOICING_THRESHOLD) - logit(VOICED_FROM))
 SPEED = (0.6, 2.2)
 VOICED_WEIGHT = 4.0  # of the bins near a pitch, against the many that are empty
-
-
-def logit(share: float) -> float:
-    """Return the log odds of a share in 0–1."""
-    return math.log(share / (1 - share))
-
-
-OFFSET = logit(VOICING_THRESHOLD) - logit(VOICED_FROM)
 
 
 def label_corpus(corpus: Corpus, state: Path) -> dict[str, list[F32]]:

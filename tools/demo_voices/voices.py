@@ -1,9 +1,9 @@
 """The voices: one synthesiser for all targets first, then one of its own for each.
 
-Three stages. *acoustic*: text encoder and flow alone, against the mel spectrum of the target, read off the latent
-by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*: with the
-generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target. A voice
-that is given needs its reader again (*NAME.reader*) and then goes on end to end.
+Three stages. *acoustic*: text encoder and flow alone, against the spectral envelope of the target, read off the
+latent by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*:
+with the generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
+A voice that is given needs its reader again (*NAME.reader*) and then goes on end to end.
 
 The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
 disagree with.
@@ -58,7 +58,7 @@ CONTEXT = 3  # times as many frames are encoded as generated
 
 
 class VoiceTrainer(nn.Module):
-    """The synthesiser and the linear layer that reads the mel spectrum off its latent, which only training needs."""
+    """The synthesiser and the linear layer that reads the envelope off its latent, which only training needs."""
 
     def __init__(self, config: SynthesizerConfig) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def _train_latent(
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimiser.step()
-        return {"mel": loss.item(), "log_std": trainer.network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
+        return {"envelope": loss.item(), "log_std": trainer.network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
 
     run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
 

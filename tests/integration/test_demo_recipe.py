@@ -14,7 +14,8 @@ import rvc_batch
 from rvc_batch.errors import ModelKeys
 from rvc_batch.importers.adopt import adopt
 from rvc_batch.importers.store import ModelStore
-from tools.demo_voices import corpus
+from tools.demo_voices import __main__ as recipe
+from tools.demo_voices import corpus, envelopes
 from tools.demo_voices.__main__ import make
 from tools.demo_voices.given import Given
 from tools.demo_voices.settings import TINY
@@ -41,7 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("recipe")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "speak", buzz)
+        for module in (corpus, envelopes, recipe):
+            patch.setattr(module, "speak", buzz)
         make(TINY, folder / "state", folder / "models")
     return folder / "models", folder / "state"
 
@@ -70,7 +72,8 @@ def test_second_run_trains_nothing_again_and_writes_the_same(made: tuple[Path, P
     models, state = made
     before = {path.name: path.stat().st_mtime_ns for path in state.glob("*.pt")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "speak", lambda *_: pytest.fail("a sentence was read again"))
+        for module in (corpus, envelopes):
+            patch.setattr(module, "speak", lambda *_: pytest.fail("a sentence was read again"))
         make(TINY, state, tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in state.glob("*.pt")} == before
     for name in ("voices/slt/slt.pth", "voices/rms/rms.pth", "rmvpe.pt", "hubert_base.pt"):
@@ -91,7 +94,7 @@ def test_a_run_goes_on_from_the_model_files_of_another(made: tuple[Path, Path], 
         torch.testing.assert_close(network.dec.conv_pre.bias, published["dec.conv_pre.bias"].float())
     assert all(p.requires_grad for p in network.parameters())
     make(TINY, tmp_path, tmp_path / "models", given=given, only=["rms"])
-    assert {p.name for p in tmp_path.glob("*.pt")} == {"rms.pt", "rms.reader.pt"}
+    assert {p.name for p in tmp_path.glob("*.pt")} == {"rms.pt", "rms.acoustic.pt"}
     for name in ("rmvpe.pt", "hubert_base.pt"):
         first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path / "models"))
         for key, value in _flat(first).items():

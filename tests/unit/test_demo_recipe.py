@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from rvc_batch.engine.excitation import HarmonicPhase
 from rvc_batch.engine.pitch import decode_salience
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.types import PitchTrack
-from tools.demo_voices import alignment, content, loop, losses, pitch, sentences, synthesis
+from tools.demo_voices import alignment, content, envelopes, loop, losses, pitch, sentences, synthesis
 from tools.demo_voices.corpus import Utterance
 from tools.demo_voices.features import warped
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.settings import TINY
-from tools.demo_voices.speech import PHONES, Spoken
+from tools.demo_voices.speech import PHONES, Spoken, Style
 from tools.demo_voices.tracker import track_f0
 from tools.demo_voices.voices import synthesizer_config
 
@@ -32,7 +34,7 @@ def _one_thread() -> None:
 def utterance(phones: list[int], ends: list[float], wave: NDArray[np.float32] | None = None) -> Utterance:
     wave = np.zeros(int(ends[-1] * 16_000), np.float32) if wave is None else wave
     spoken = Spoken((wave * 32767).astype(np.int16), np.array(phones, np.int16), np.array(ends, np.float32))
-    return Utterance("slt", 0, True, spoken)
+    return Utterance("slt", 0, Style(), spoken)
 
 
 def test_sentences_are_different_repeatable_and_never_held_out() -> None:
@@ -41,6 +43,31 @@ def test_sentences_are_different_repeatable_and_never_held_out() -> None:
     assert len(set(drawn)) == 900
     assert not set(drawn) & set(sentences.HELD_OUT)
     assert all(s[0].isupper() or s[0].isdigit() for s in drawn)
+
+
+def test_most_sentences_are_of_words_that_never_come_again() -> None:
+    drawn = sentences.compose(900, seed=3)
+    counts = Counter(word for sentence in drawn for word in sentence.lower().rstrip(".?!").split())
+    once = [word for word, count in counts.items() if count == 1]
+    assert len(once) > 2000
+    assert not {word for sentence in sentences.HELD_OUT for word in sentence.split() if len(word) > 8} & counts.keys()
+
+
+def test_envelope_of_several_readings_has_less_of_chance_than_that_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_voice: str, _text: str, style: Style) -> Spoken:
+        comb = np.zeros(8000)
+        comb[:: round(16_000 / (150.0 * style.f0_factor))] = 100.0
+        wave = lfilter([1.0], [1.0, -1.6, 0.9], comb)  # a mouth of one formant
+        return Spoken(wave.astype(np.int16), np.array([5], np.int16), np.array([0.5], np.float32))
+
+    spoken = Utterance("slt", 0, Style(), read("", "", Style()))
+    monkeypatch.setattr(envelopes, "speak", read)
+    away = []
+    for readings in ((), (0.9, 1.1)):
+        monkeypatch.setattr(envelopes, "READINGS", readings)
+        shown = envelopes._mean_envelope(spoken, "", 208).astype(np.float32)[:, 5:-5]
+        away.append(float(np.std(shown, axis=1).mean()))  # the mouth does not move, so what moves is chance
+    assert away[1] < 0.8 * away[0]
 
 
 def test_every_phone_has_three_states_and_silence_one() -> None:

@@ -22,15 +22,18 @@ from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from tools.demo_voices import export
 from tools.demo_voices.content import ContentTrainer, phone_accuracy, train_content
-from tools.demo_voices.corpus import Corpus, build_corpus
-from tools.demo_voices.crops import Crops
+from tools.demo_voices.corpus import Corpus, Utterance, build_corpus
+from tools.demo_voices.crops import Crops, Material
 from tools.demo_voices.discriminators import Discriminators
-from tools.demo_voices.features import Features, extract
+from tools.demo_voices.envelopes import extract_envelopes
+from tools.demo_voices.features import extract
 from tools.demo_voices.given import Given
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
 from tools.demo_voices.pitch import label_corpus, train_pitch
+from tools.demo_voices.sentences import HELD_OUT, compose
 from tools.demo_voices.settings import FULL, TINY, Recipe
+from tools.demo_voices.speech import Style, speak
 from tools.demo_voices.voices import (
     TUNE_RATE,
     WAVE_RATE,
@@ -39,7 +42,6 @@ from tools.demo_voices.voices import (
     new_trainer,
     synthesizer_config,
     train_acoustic,
-    train_reader,
     train_waves,
 )
 
@@ -102,13 +104,17 @@ def make(
         return
     with _Timed(state, "features"):
         features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
-    _make_voices(recipe, state, out, corpus, features, Hearing(content), stages, given, only or recipe.targets)
+    targets = only or recipe.targets
+    sentences = compose(max(recipe.sentences.values()), recipe.seed)
+    with _Timed(state, "envelopes"):
+        material = Material(corpus, features, extract_envelopes(corpus, features, recipe.targets, sentences, state))
+    _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
 
 
 def _train_content(recipe: Recipe, state: Path, corpus: Corpus) -> Hubert:
     with _Timed(state, "content"):
         trainer = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
-    _report_accuracy(trainer, corpus)
+    _report_accuracy(trainer, recipe)
     return trainer.network
 
 
@@ -123,8 +129,7 @@ def _make_voices(
     recipe: Recipe,
     state: Path,
     out: Path,
-    corpus: Corpus,
-    features: dict[str, list[Features]],
+    material: Material,
     hearing: Hearing,
     stages: tuple[str, ...],
     given: Given | None,
@@ -133,20 +138,20 @@ def _make_voices(
     if given is not None and given.has_voices(recipe):
         if "voices" in stages:
             for voice in targets:
-                trainer = _go_on(recipe, state, corpus, features, hearing, given, voice)
-                _write_voice(recipe, out, voice, trainer, corpus, features)
+                trainer = _go_on(recipe, state, material, hearing, given, voice)
+                _write_voice(recipe, out, voice, trainer, material)
         return
     numbers = _numbers(recipe)
     if "acoustic" not in stages:
         return
     trainer, opponents = new_trainer(recipe), Discriminators()
     with _Timed(state, "acoustic"):
-        crops = Crops(corpus, features, numbers, recipe.acoustic_frames)
+        crops = Crops(material, numbers, recipe.acoustic_frames)
         train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps), trainer)
     if "base" not in stages:
         return
     with _Timed(state, "base"):
-        crops = Crops(corpus, features, numbers, context_frames(recipe))
+        crops = Crops(material, numbers, context_frames(recipe))
         stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
         quiet = recipe.vocoder_steps
         train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=WAVE_RATE)
@@ -155,17 +160,16 @@ def _make_voices(
         if "voices" in stages:
             own, own_opponents = copy.deepcopy(trainer), copy.deepcopy(opponents)
             with _Timed(state, voice):
-                crops = Crops(corpus, features, {voice: numbers[voice]}, context_frames(recipe))
+                crops = Crops(material, {voice: numbers[voice]}, context_frames(recipe))
                 stage = _stage(recipe, state, voice, recipe.tune_steps)
                 train_waves(recipe, crops, stage, own, own_opponents, hearing, quiet_steps=0, peak=TUNE_RATE)
-        _write_voice(recipe, out, voice, own, corpus, features)
+        _write_voice(recipe, out, voice, own, material)
 
 
 def _go_on(
     recipe: Recipe,
     state: Path,
-    corpus: Corpus,
-    features: dict[str, list[Features]],
+    material: Material,
     hearing: Hearing,
     given: Given,
     voice: str,
@@ -175,9 +179,10 @@ def _go_on(
     given.fill_voice(trainer.network, recipe, voice)
     number = {voice: _numbers(recipe)[voice]}
     with _Timed(state, voice):
-        crops = Crops(corpus, features, number, recipe.acoustic_frames)
-        train_reader(recipe, crops, _stage(recipe, state, f"{voice}.reader", recipe.reader_steps), trainer)
-        crops, quiet = Crops(corpus, features, number, context_frames(recipe)), recipe.more_quiet_steps
+        crops = Crops(material, number, recipe.acoustic_frames)
+        stage = _stage(recipe, state, f"{voice}.acoustic", recipe.more_acoustic_steps)
+        train_acoustic(recipe, crops, stage, trainer)
+        crops, quiet = Crops(material, number, context_frames(recipe)), recipe.more_quiet_steps
         stage = _stage(recipe, state, voice, quiet + recipe.more_gan_steps)
         train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=TUNE_RATE)
     return trainer
@@ -193,8 +198,7 @@ def _write_voice(
     out: Path,
     voice: str,
     trainer: VoiceTrainer,
-    corpus: Corpus,
-    features: dict[str, list[Features]],
+    material: Material,
 ) -> None:
     folder = out / "voices" / voice
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,17 +208,21 @@ def _write_voice(
     export.write_voice(trainer.network, config, number, about, folder / f"{voice}.pth")
     for old in folder.glob("*.index"):
         old.unlink()
-    export.write_index(voice, corpus.by_voice[voice], features[voice], recipe.index_vectors, recipe.seed, folder)
+    spoken, features = material.corpus.by_voice[voice], material.features[voice]
+    export.write_index(voice, spoken, features, recipe.index_vectors, recipe.seed, folder)
 
 
 def _stage(recipe: Recipe, state: Path, name: str, steps: int) -> Stage:
     return Stage(name, state, steps, recipe.seed, recipe.log_every, recipe.save_every_s)
 
 
-def _report_accuracy(content: ContentTrainer, corpus: Corpus) -> None:
-    for voice, utterances in corpus.by_voice.items():
-        shares = [phone_accuracy(content, utterance) for utterance in utterances[:10]]
-        logger.info("content: %.1f %% of the speech frames of %s named rightly", 100 * sum(shares) / len(shares), voice)
+def _report_accuracy(content: ContentTrainer, recipe: Recipe) -> None:
+    for voice in recipe.sentences:
+        read = [Utterance(voice, 0, Style(), speak(voice, text, Style())) for text in HELD_OUT]
+        share = sum(phone_accuracy(content, utterance) for utterance in read) / len(read)
+        logger.info(
+            "content: %.1f %% of the speech frames of unheard sentences of %s named rightly", 100 * share, voice
+        )
 
 
 class _Timed:

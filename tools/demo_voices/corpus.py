@@ -38,8 +38,13 @@ class Utterance:
 
     voice: str
     text: int
-    is_plain: bool
+    style: Style
     spoken: Spoken
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is read as the voice reads by itself."""
+        return self.style == Style()
 
     @property
     def wave(self) -> NDArray[np.float32]:
@@ -96,7 +101,7 @@ def _record(folder: Path, voice: str, sentences: list[str], random: np.random.Ge
             if not part.is_file():
                 chunk = range(first, min(first + CHUNK, len(sentences)))
                 spoken = pool.map(lambda text: _attempt(voice, sentences[text], styles[text]), chunk)
-                _write(part, [(text, s, bool(plain[text])) for text, s in zip(chunk, spoken, strict=True) if s])
+                _write(part, [(text, styles[text], s) for text, s in zip(chunk, spoken, strict=True) if s])
             read += len(json.loads(part.read_text(encoding="utf-8")))
             bar.update(min(CHUNK, len(sentences) - first))
     if read < (1 - MAX_FAILED_SHARE) * len(sentences):
@@ -107,16 +112,17 @@ def _part(folder: Path, voice: str, first: int) -> Path:
     return folder / f"{voice}-{first:05}.json"
 
 
-def _write(part: Path, spoken: list[tuple[int, Spoken, bool]]) -> None:
+def _write(part: Path, spoken: list[tuple[int, Style, Spoken]]) -> None:
     """Write the audio of a chunk, then what was said in it; the second file says that the first is whole."""
-    waves = [s.wave for _, s, _ in spoken]
+    waves = [s.wave for *_, s in spoken]
     np.save(part.with_suffix(".npy"), np.concatenate(waves) if waves else np.zeros(0, np.int16))
     records, position = [], 0
-    for text, said, is_plain in spoken:
+    for text, style, said in spoken:
         records.append(
             {
                 "text": text,
-                "plain": is_plain,
+                "stretch": style.stretch,
+                "f0_factor": style.f0_factor,
                 "start": position,
                 "stop": position + said.wave.size,
                 "phones": said.phones.tolist(),
@@ -144,4 +150,5 @@ def _load(folder: Path, voice: str, count: int) -> Iterator[Utterance]:
         for record in json.loads(part.read_text(encoding="utf-8")):
             phones, ends = np.array(record["phones"], np.int16), np.array(record["ends"], np.float32)
             spoken = Spoken(audio[record["start"] : record["stop"]], phones, ends)
-            yield Utterance(voice, record["text"], record["plain"], spoken)
+            style = Style(record["stretch"], record["f0_factor"])
+            yield Utterance(voice, record["text"], style, spoken)

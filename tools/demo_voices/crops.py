@@ -13,49 +13,61 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
+from rvc_batch.engine.network_config import HOP_16K
 from rvc_batch.engine.types import PitchTrack
 from tools.demo_voices.alignment import aligned_source
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
+from tools.demo_voices.envelopes import two_periods
 from tools.demo_voices.features import Features, warped
 
-__all__ = ["Batch", "Crops"]
+__all__ = ["Batch", "Crops", "Material"]
 
 OTHERS_SHARE = 0.85  # a conversion never hears the target itself
 CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
-WINDOW_STEP, WINDOWS, UNVOICED_WINDOW = 16, (128, 400), 256  # samples
 
 
 @dataclass(frozen=True)
 class Batch:
-    """content [B, T, D] · coarse [B, T] · wave, source [B, T·160] · speaker [B] · window [B], two periods."""
+    """content [B, T, D] · coarse [B, T] · envelope [B, N_MELS, T] · wave, source [B, T·160] · speaker [B] · window [B].
+
+    window: two periods, in samples.
+    """
 
     content: torch.Tensor
     coarse: torch.Tensor
+    envelope: torch.Tensor
     wave: torch.Tensor
     source: torch.Tensor
     speaker: torch.Tensor
     window: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Material:
+    """What voices are trained from; features and envelopes by voice, in the order of the corpus."""
+
+    corpus: Corpus
+    features: dict[str, list[Features]]
+    envelopes: dict[str, list[NDArray[np.float16]]]
+
+
 class Crops:
     """Draws batches of stretches of `frames` frames from the speech of some targets."""
 
-    def __init__(
-        self, corpus: Corpus, features: dict[str, list[Features]], targets: dict[str, int], frames: int
-    ) -> None:
+    def __init__(self, material: Material, targets: dict[str, int], frames: int) -> None:
         """targets: the number of each voice's speaker embedding."""
-        self._features, self._targets, self._frames = features, targets, frames
-        self._corpus = corpus
+        self._corpus, self._features, self._envelopes = material.corpus, material.features, material.envelopes
+        self._targets, self._frames = targets, frames
+        least = (frames + 2) * HOP_16K
         self._usable = {
-            voice: [i for i, u in enumerate(corpus.by_voice[voice]) if u.spoken.wave.size // HOP_16K >= frames + 2]
+            voice: [i for i, u in enumerate(material.corpus.by_voice[voice]) if u.spoken.wave.size >= least]
             for voice in targets
         }
         if empty := [voice for voice, usable in self._usable.items() if not usable]:
             raise ValueError(f"no sentence of {empty} is {frames} frames long; read more or longer sentences")
         self._by_text = {
-            voice: {u.text: i for i, u in enumerate(utterances)} for voice, utterances in corpus.by_voice.items()
+            voice: {u.text: i for i, u in enumerate(utterances)} for voice, utterances in self._corpus.by_voice.items()
         }
 
     def draw(self, count: int, random: np.random.Generator) -> Batch:
@@ -76,10 +88,12 @@ class Crops:
         noise = random.standard_normal(self._frames * HOP_16K).astype(np.float32)
         wave = utterance.wave[start * HOP_16K : stop * HOP_16K]
         source = aligned_source(track, wave, noise)
+        envelope = self._envelopes[voice][place][:, start:stop].astype(np.float32)
         doubled = np.repeat(content, 2, axis=0)[start:stop]
         off = np.float32(2 ** (CODE_SPREAD * random.standard_normal() / 12))
         coarse = PitchTrack(track.f0 * off).coarse().astype(np.int64)
-        return doubled, coarse, wave, source, np.array(self._targets[voice]), np.array(_two_periods(track))
+        speaker, window = np.array(self._targets[voice]), np.array(two_periods(track.f0))
+        return doubled, coarse, envelope, wave, source, speaker, window
 
     def _content(
         self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator
@@ -93,12 +107,3 @@ class Crops:
                 if np.array_equal(said.spoken.phones, utterance.spoken.phones):
                     return warped(utterance, said, self._features[other][there].content, features.content.shape[0])
         return features.content.astype(np.float32)
-
-
-def _two_periods(track: PitchTrack) -> int:
-    """Return the usual length of two periods in samples, in steps, so that few windows are made."""
-    voiced = track.f0[track.f0 > 0]
-    if not voiced.size:
-        return UNVOICED_WINDOW
-    samples = 2 * SAMPLE_RATE_16K / float(np.median(voiced))
-    return int(np.clip(WINDOW_STEP * round(samples / WINDOW_STEP), *WINDOWS))

@@ -1,14 +1,18 @@
 """The texts that the synthetic speakers read: written for this project, drawn from a seeded grammar and a list.
 
-The grammar gives as many different sentences as wanted; the hand-written list adds what it lacks: rare phone pairs,
-names, numbers, questions, short utterances. `HELD_OUT` is never part of a training text.
+Most sentences are of invented words (`invented.py`), some of a grammar's; the hand-written list adds what they lack:
+rare phone pairs, names, numbers, questions, short utterances. `HELD_OUT` is never part of a training text.
 """
 
 from __future__ import annotations
 
 from random import Random
 
+from tools.demo_voices.invented import invented_sentence
+
 __all__ = ["HELD_OUT", "WRITTEN", "compose"]
+
+INVENTED_SHARE = 0.8  # of the sentences that are drawn
 
 HELD_OUT = (
     "The children walked along the river until the sun went down.",
@@ -155,7 +159,8 @@ def compose(count: int, seed: int) -> list[str]:
     sentences = list(WRITTEN[:count])
     known = {*sentences, *HELD_OUT}
     while len(sentences) < count:
-        sentence = random.choice(_FORMS)(random)
+        form = invented_sentence if random.random() < INVENTED_SHARE else random.choice(_FORMS)
+        sentence = form(random)
         sentence = sentence[0].upper() + sentence[1:]
         if sentence not in known:
             known.add(sentence)

@@ -55,7 +55,7 @@ class Recipe:
     vocoder_steps: int  # all of the synthesiser, without discriminators
     gan_steps: int  # all of it, with them; one base for all targets
     tune_steps: int  # then each target by itself
-    reader_steps: int  # a voice that is given: its reader anew,
+    more_acoustic_steps: int  # a voice that is given: text encoder and flow alone,
     more_quiet_steps: int  # then the voice without discriminators,
     more_gan_steps: int  # and with them
     wave_batch: int
@@ -68,7 +68,7 @@ class Recipe:
 
 
 FULL = Recipe(
-    sentences={"slt": 700, "rms": 700, "awb": 450, "kal16": 450},
+    sentences={"slt": 1200, "rms": 1200, "awb": 900, "kal16": 900},
     targets=("slt", "rms"),
     hubert=HubertConfig(
         conv_dims=(48, 64, 96, 128, 128, 128, 128),
@@ -88,7 +88,7 @@ FULL = Recipe(
     voice=VoiceSizes(
         inter=64,
         hidden=64,
-        ffn=256,
+        ffn=448,
         heads=2,
         layers=3,
         speaker=16,
@@ -110,12 +110,12 @@ FULL = Recipe(
     vocoder_steps=2000,
     gan_steps=3500,
     tune_steps=2900,
-    reader_steps=300,
+    more_acoustic_steps=5000,
     more_quiet_steps=800,
     more_gan_steps=6000,
     wave_batch=8,
     wave_frames=48,
-    index_vectors=1600,
+    index_vectors=600,
 )
 
 TINY = Recipe(
@@ -161,7 +161,7 @@ TINY = Recipe(
     vocoder_steps=3,
     gan_steps=3,
     tune_steps=2,
-    reader_steps=2,
+    more_acoustic_steps=2,
     more_quiet_steps=1,
     more_gan_steps=2,
     wave_batch=2,

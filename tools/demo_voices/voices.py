@@ -3,7 +3,8 @@
 Three stages. *acoustic*: text encoder and flow alone, against the spectral envelope of the target, read off the
 latent by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*:
 with the generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
-A voice that is given needs its reader again (*NAME.reader*) and then goes on end to end.
+A voice that is given goes through the first stage again (*NAME.acoustic*), which also makes its reader anew, and
+then goes on end to end.
 
 The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
 disagree with.
@@ -45,7 +46,6 @@ __all__ = [
     "new_trainer",
     "synthesizer_config",
     "train_acoustic",
-    "train_reader",
     "train_waves",
 ]
 
@@ -106,23 +106,13 @@ def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTra
     """Train text encoder and flow with the reader in place, or go on."""
     network = trainer.network
     learning = [*network.enc_p.parameters(), *network.flow.parameters(), *network.emb_g.parameters()]
-    _train_latent(recipe, crops, stage, trainer, [*learning, *trainer.reader.parameters()])
-
-
-def train_reader(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
-    """Train the reader alone, or go on: that of a voice which is given is lost."""
-    _train_latent(recipe, crops, stage, trainer, list(trainer.reader.parameters()))
-
-
-def _train_latent(
-    recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer, learning: list[nn.Parameter]
-) -> None:
+    learning += trainer.reader.parameters()
     optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
         batch = crops.draw(recipe.acoustic_batch, random)
-        loss = envelope_loss(trainer.reader(trainer.latent(batch)), log_envelope(batch.wave, batch.window))
+        loss = envelope_loss(trainer.reader(trainer.latent(batch)), batch.envelope)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -158,7 +148,7 @@ def train_waves(
         batch = crops.draw(recipe.wave_batch, random)
         made, wanted, source, read = _generated(recipe, trainer, batch, random)
         losses = {
-            "latent": envelope_loss(read, log_envelope(batch.wave, batch.window)),
+            "latent": envelope_loss(read, batch.envelope),
             "envelope": envelope_loss(log_envelope(made, batch.window), log_envelope(wanted, batch.window)),
             "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
             "spectra": spectral(made, wanted),

@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.signal import lfilter
+from scipy.special import expit, logit
 
 from rvc_batch.engine.excitation import HarmonicPhase
-from rvc_batch.engine.pitch import decode_salience
+from rvc_batch.engine.pitch import VOICING_THRESHOLD, decode_salience
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.types import PitchTrack
@@ -113,6 +114,13 @@ def test_wanted_salience_decodes_to_the_pitch_it_was_made_for() -> None:
     decoded = decode_salience(pitch.target(f0)).f0
     assert decoded[0] == 0
     assert np.abs(1200 * np.log2(decoded[1:] / f0[1:])).max() < 3
+
+
+def test_threshold_of_rvc_is_the_chance_that_the_recipe_wants() -> None:
+    chances = expit(logit(VOICING_THRESHOLD) - pitch.voicing_offsets())
+    bins = [round(1200 * np.log2(hz / 10) / 20 - 1997.3794 / 20) for hz in (100, 220)]
+    assert chances[bins] == pytest.approx([pitch.VOICED_FROM_LOW, pitch.VOICED_FROM], rel=1e-3)
+    assert np.all(np.diff(chances) >= -1e-6)
 
 
 def test_tones_have_the_pitch_they_say() -> None:

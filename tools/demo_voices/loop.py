@@ -106,9 +106,9 @@ def rate_at(step: int, steps: int, peak: float) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of an optimiser this learning rate."""
+    """Give every group of an optimiser this learning rate, or the share of it that the group names."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 def _restore(stage: Stage, parts: Mapping[str, Stateful]) -> int:

@@ -54,6 +54,7 @@ WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
 PHASE_WEIGHT, HEARING_WEIGHT = 2.0, 2.0
+LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
 
@@ -65,6 +66,11 @@ class VoiceTrainer(nn.Module):
         self.network: Synthesizer = new_synthesizer(config)
         self.reader = nn.Conv1d(config.inter_channels, N_MELS, 1)
         nn.init.constant_(self.reader.bias, -5.0)
+
+    def latent_parameters(self) -> list[nn.Parameter]:
+        """Return all that makes the latent and reads it: everything but the generator."""
+        parts = (self.network.enc_p, self.network.flow, self.network.emb_g, self.reader)
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def latent(self, batch: Batch) -> torch.Tensor:
         """Return z [B, C, T] for a batch, with fresh noise."""
@@ -104,9 +110,7 @@ def new_trainer(recipe: Recipe) -> VoiceTrainer:
 
 def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
     """Train text encoder and flow with the reader in place, or go on."""
-    network = trainer.network
-    learning = [*network.enc_p.parameters(), *network.flow.parameters(), *network.emb_g.parameters()]
-    learning += trainer.reader.parameters()
+    learning = trainer.latent_parameters()
     optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
@@ -138,7 +142,11 @@ def train_waves(
     quiet_steps: without discriminators. peak: the highest learning rate.
     """
     spectral = MultiResolutionLoss()
-    optimiser = torch.optim.AdamW(trainer.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
+    groups = [
+        {"params": list(trainer.network.dec.parameters()), "share": 1.0},
+        {"params": trainer.latent_parameters(), "share": LATENT_SHARE},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
     adversary = torch.optim.AdamW(opponents.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:

@@ -105,9 +105,10 @@ def make(
     with _Timed(state, "features"):
         features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
     targets = only or recipe.targets
+    needed = targets if given is not None and given.has_voices(recipe) else recipe.targets
     sentences = compose(max(recipe.sentences.values()), recipe.seed)
     with _Timed(state, "envelopes"):
-        material = Material(corpus, features, extract_envelopes(corpus, features, recipe.targets, sentences, state))
+        material = Material(corpus, features, extract_envelopes(corpus, features, needed, sentences, state))
     _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
 
 

@@ -8,6 +8,7 @@ with it learns words instead of harmonics.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def extract_envelopes(
 
     Raises:
         SpeechFailed: flite cannot read a sentence again.
+        ValueError: it reads it at another pace.
     """
     found = {}
     for voice in targets:
@@ -66,20 +68,21 @@ def two_periods(f0: F32) -> int:
 
 def _mean_envelope(utterance: Utterance, text: str, window: int) -> F16:
     usable = utterance.spoken.wave.size // HOP_16K * HOP_16K
-    style, readings = utterance.style, [_envelope(utterance.spoken.wave[:usable], window)]
+    style, readings = utterance.style, [_envelope(utterance, usable, window)]
     for factor in READINGS:
-        again = speak(utterance.voice, text, Style(style.stretch, style.f0_factor * factor)).wave
-        if np.array_equal(again, utterance.spoken.wave):
-            break  # a voice that has its pitch from its recordings alone
-        if abs(again.size - utterance.spoken.wave.size) > RATE_HZ // 100:
+        again = speak(utterance.voice, text, Style(style.stretch, style.f0_factor * factor))
+        if np.array_equal(again.wave, utterance.spoken.wave):
+            break  # a voice that does not let its pitch be moved
+        if abs(again.wave.size - utterance.spoken.wave.size) > RATE_HZ // 100:
             raise ValueError(f"{utterance.voice} reads {text!r} at another pace when its pitch is changed")
-        readings.append(_envelope(np.pad(again, (0, max(0, usable - again.size)))[:usable], window))
+        readings.append(_envelope(replace(utterance, spoken=again), usable, window))
     mean: F16 = np.mean(readings, axis=0).astype(np.float16)
     return mean
 
 
 @torch.no_grad()  # not inference mode: the tables that are made on the way serve training too
-def _envelope(wave: NDArray[np.int16], window: int) -> F32:
-    scaled = wave.astype(np.float32) / np.float32(32768.0)
-    envelope: F32 = log_envelope(on_device(scaled)[None], torch.tensor([window]))[0].cpu().numpy()
+def _envelope(utterance: Utterance, samples: int, window: int) -> F32:
+    wave = utterance.wave[:samples]
+    padded = on_device(np.pad(wave, (0, samples - wave.size)))
+    envelope: F32 = log_envelope(padded[None], torch.tensor([window]))[0].cpu().numpy()
     return envelope

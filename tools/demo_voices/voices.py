@@ -13,6 +13,7 @@ disagree with.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,6 +72,11 @@ class VoiceTrainer(nn.Module):
         """Return all that makes the latent and reads it: everything but the generator."""
         parts = (self.network.enc_p, self.network.flow, self.network.emb_g, self.reader)
         return [parameter for part in parts for parameter in part.parameters()]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return generator and the rest as an optimiser takes them, with their shares of the learning rate."""
+        generator = list(self.network.dec.parameters())
+        return [{"params": generator, "share": 1.0}, {"params": self.latent_parameters(), "share": LATENT_SHARE}]
 
     def latent(self, batch: Batch) -> torch.Tensor:
         """Return z [B, C, T] for a batch, with fresh noise."""
@@ -142,11 +148,7 @@ def train_waves(
     quiet_steps: without discriminators. peak: the highest learning rate.
     """
     spectral = MultiResolutionLoss()
-    groups = [
-        {"params": list(trainer.network.dec.parameters()), "share": 1.0},
-        {"params": trainer.latent_parameters(), "share": LATENT_SHARE},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(trainer.parameter_groups(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
     adversary = torch.optim.AdamW(opponents.parameters(), lr=peak, betas=(0.8, 0.99), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:

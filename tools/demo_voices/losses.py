@@ -19,6 +19,7 @@ __all__ = [
     "discriminator_loss",
     "envelope_loss",
     "feature_loss",
+    "grid_loss",
     "log_envelope",
     "log_mel",
     "phase_loss",
@@ -38,6 +39,8 @@ RESOLUTIONS = (
 MOVE_FRAMES = 2
 PHASE_RESOLUTION = (512, 128, 512)
 PHASE_BANDS = 32  # below 1 kHz; higher harmonics keep no steady phase, so they can only be weakened by this
+GRID_LAGS, GRID_WINDOW = (HOP_16K, 2 * HOP_16K), 4 * HOP_16K
+GRID_FLOOR = 1e-9  # power of a step of 16 bit
 SINE_RMS = 0.05  # between that of the sine, 0.07, and that of the noise without it, 0.03
 
 
@@ -109,6 +112,17 @@ def phase_loss(made: torch.Tensor, wanted: torch.Tensor, source: torch.Tensor) -
     return (distance.sum((0, 2)) / (b.abs() * is_voiced).sum((0, 2)).clamp(min=1e-2)).mean()
 
 
+def grid_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return how unlike waves [B, N] and others are to themselves one and two frames on, low and high bands alike.
+
+    What a latent makes of one frame it makes of the next, so where there is nothing but noise to make a generator tends
+    to hum at the rate of the frames: too faint for a spectrum's distance, and voiced to any tracker of pitch.
+    """
+    pairs = [(made, wanted), (made.diff(dim=1), wanted.diff(dim=1))]
+    terms = [functional.l1_loss(_likeness(a, lag), _likeness(b, lag)) for a, b in pairs for lag in GRID_LAGS]
+    return torch.stack(terms).mean()
+
+
 def discriminator_loss(real: list[torch.Tensor], made: list[torch.Tensor]) -> torch.Tensor:
     """Least squares: real to one, made to zero."""
     return sum(((1 - r) ** 2).mean() + (m**2).mean() for r, m in zip(real, made, strict=True)) / len(real)  # type: ignore[return-value]
@@ -127,6 +141,16 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
         for r, m in zip(rs, ms, strict=True)
     ]
     return sum(terms) / len(terms)  # type: ignore[return-value]
+
+
+def _likeness(wave: torch.Tensor, lag: int) -> torch.Tensor:
+    """Return the correlation [B, T] of [B, N] with itself `lag` samples on, frame by frame."""
+    here, there = wave[:, :-lag], wave[:, lag:]
+
+    def power(product: torch.Tensor) -> torch.Tensor:
+        return product.unfold(1, GRID_WINDOW, HOP_16K).mean(-1)
+
+    return power(here * there) / torch.sqrt((power(here**2) + GRID_FLOOR) * (power(there**2) + GRID_FLOOR))
 
 
 def _log_bands(wave: torch.Tensor, window: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The pitch network: RMVPE's architecture, small, trained on the corpus and on synthetic tones, in noise and rooms.
 
 Speech gets its labels from `tracker` while it is clean. Tones have theirs by construction and cover 50 to 1100 Hz,
-where speech alone would not. The network is trained through fixed offsets of its logits, so that the fixed voicing
-threshold of RVC (0.03) is a chance of VOICED_FROM for high voices and of VOICED_FROM_LOW for low ones.
+where speech alone would not. The network is trained through a fixed offset of its logits, so that the fixed voicing
+threshold of RVC (0.03) is a chance of VOICED_FROM.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tools.demo_voices.loop import Stage, rate_at, run_stage, set_rate
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.tracker import track_f0
 
-__all__ = ["label_corpus", "salience_logits", "target", "tone", "train_pitch", "voicing_offsets"]
+__all__ = ["label_corpus", "salience_logits", "target", "tone", "train_pitch", "voicing_offset"]
 
 F32 = NDArray[np.float32]
 
@@ -39,8 +39,7 @@ TONE_SHARE = 0.35
 TONE_HZ = (50.0, 1100.0)
 MAX_HARMONICS, TOP_HZ = 40, 7600.0
 BLUR_CENTS = 25.0
-VOICED_FROM, VOICED_FROM_LOW = 0.12, 0.018  # chances; low, as the tracker leaves out where a voice sets in or dies away
-LOW_VOICE_HZ, CROSSING = 145.0, 34.0  # from one to the other at this pitch, within a semitone or two
+VOICED_FROM = 0.22  # chance; more often right than one half where voices set in and die away
 SPEED = (0.6, 2.2)
 VOICED_WEIGHT = 4.0  # of the bins near a pitch, against the many that are empty
 
@@ -66,14 +65,14 @@ def train_pitch(recipe: Recipe, corpus: Corpus, labels: dict[str, list[F32]], st
     torch.manual_seed(recipe.seed)
     network = Rmvpe(recipe.rmvpe)
     optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=0.01)
-    log_mel, offsets = LogMel(), on_device(voicing_offsets())
+    log_mel, offset = LogMel(), voicing_offset()
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, recipe.pitch_steps, PEAK_RATE))
         items = [_item(recipe, corpus, labels, random) for _ in range(recipe.pitch_batch)]
         mel = np.stack([log_mel(torch.from_numpy(wave))[: recipe.pitch_frames].numpy() for wave, _ in items])
         wanted = on_device(np.stack([target(f0) for _, f0 in items]))
-        logits = salience_logits(network, on_device(mel)) - offsets
+        logits = salience_logits(network, on_device(mel)) - offset
         weight = 1.0 + VOICED_WEIGHT * (wanted > 0.05).float()
         losses = functional.binary_cross_entropy_with_logits(logits, wanted, weight=weight, reduction="none")
         loss = losses.sum(-1).mean()
@@ -94,14 +93,9 @@ def salience_logits(network: Rmvpe, mel: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def voicing_offsets() -> F32:
-    """Return what is taken off the logit of each pitch [360] before it is trained to be a chance."""
-    hz = REFERENCE_HZ * 2 ** ((CENTS_OF_BIN_0 + CENTS_PER_BIN * np.arange(N_BINS)) / 1200)
-    low = 1 / (1 + (hz / LOW_VOICE_HZ) ** CROSSING)
-    offsets: F32 = (logit(VOICING_THRESHOLD) - logit(VOICED_FROM_LOW) * low - logit(VOICED_FROM) * (1 - low)).astype(
-        np.float32
-    )
-    return offsets
+def voicing_offset() -> float:
+    """Return what is taken off every logit before it is trained to be a chance."""
+    return float(logit(VOICING_THRESHOLD) - logit(VOICED_FROM))
 
 
 def target(f0: F32) -> F32:

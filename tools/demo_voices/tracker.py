@@ -21,11 +21,11 @@ F64 = NDArray[np.float64]
 LOW_HZ, HIGH_HZ = 55.0, 500.0
 WINDOW = 400  # samples compared: 25 ms
 CANDIDATES = 8  # peaks kept per frame
-UNVOICED_COST = 0.45  # a peak of correlation 1 - this is as good as being unvoiced
-SWITCH_COST = 0.25  # of starting or ending voice
-JUMP_COST = 0.6  # per octave between frames
-LAG_COST = 0.06  # per octave of lag: of two equal peaks the shorter period is meant
-QUIET = 3e-3  # root mean square below which nothing is voiced
+UNVOICED_COST = 0.75  # a peak of correlation 1 - this is as good as being unvoiced
+SWITCH_COST = 0.3  # of starting or ending voice
+JUMP_COST = 2.0  # per octave between frames
+LAG_COST = 0.06  # per octave of lag beyond the strongest peak: of two equal peaks the shorter period is meant
+QUIET = 1e-3  # root mean square below which nothing is voiced
 
 
 def track_f0(wave: F32) -> F32:
@@ -85,7 +85,8 @@ def _best_path(lags: F64, strength: F64) -> NDArray[np.int64]:
     """Return the chosen candidate per frame, -1 where unvoiced (Viterbi)."""
     frames = lags.shape[0]
     octaves = np.log2(lags)
-    local = 1.0 - strength + LAG_COST * (octaves - octaves.min())
+    strongest = np.take_along_axis(octaves, strength.argmax(axis=1)[:, None], axis=1)
+    local = 1.0 - strength + LAG_COST * (octaves - strongest)
     cost = np.append(local[0], UNVOICED_COST)
     back = np.zeros((frames, CANDIDATES + 1), np.int64)
     for t in range(1, frames):

@@ -33,6 +33,7 @@ from tools.demo_voices.losses import (
     discriminator_loss,
     envelope_loss,
     feature_loss,
+    grid_loss,
     log_envelope,
     log_mel,
     phase_loss,
@@ -54,7 +55,7 @@ ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
-PHASE_WEIGHT, HEARING_WEIGHT = 2.0, 2.0
+PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT = 2.0, 2.0, 3.0
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -164,10 +165,12 @@ def train_waves(
             "spectra": spectral(made, wanted),
             "phase": phase_loss(made, wanted, source),
             "heard": hearing(made, wanted),
+            "grid": grid_loss(made, wanted),
         }
         total = LATENT_WEIGHT * losses["latent"] + ENVELOPE_WEIGHT * losses["envelope"]
         total = total + MEL_WEIGHT * losses["mel"] + losses["spectra"]
         total = total + PHASE_WEIGHT * losses["phase"] + HEARING_WEIGHT * losses["heard"]
+        total = total + GRID_WEIGHT * losses["grid"]
         if number >= quiet_steps:
             losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
             opponents.requires_grad_(False)

@@ -39,8 +39,7 @@ RESOLUTIONS = (
 MOVE_FRAMES = 2
 PHASE_RESOLUTION = (512, 128, 512)
 PHASE_BANDS = 32  # below 1 kHz; higher harmonics keep no steady phase, so they can only be weakened by this
-GRID_LAGS, GRID_WINDOW = (HOP_16K, 2 * HOP_16K), 4 * HOP_16K
-GRID_FLOOR = 1e-9  # power of a step of 16 bit
+GRID_FRAMES, GRID_FLOOR = 16, 1e-7  # window; power of what 16 bit cannot tell
 SINE_RMS = 0.05  # between that of the sine, 0.07, and that of the noise without it, 0.03
 
 
@@ -113,14 +112,12 @@ def phase_loss(made: torch.Tensor, wanted: torch.Tensor, source: torch.Tensor) -
 
 
 def grid_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return how unlike waves [B, N] and others are to themselves one and two frames on, low and high bands alike.
+    """Return how much more of waves [B, N] than of others lies at multiples of the frame rate, line by line.
 
-    What a latent makes of one frame it makes of the next, so where there is nothing but noise to make a generator tends
-    to hum at the rate of the frames: too faint for a spectrum's distance, and voiced to any tracker of pitch.
+    What a generator makes of one frame it makes of the next, so it tends to ring at the rate of the frames wherever no
+    harmonic is certain. Distances of spectra hardly see it: those lines are few, and what they stand in is noise.
     """
-    pairs = [(made, wanted), (made.diff(dim=1), wanted.diff(dim=1))]
-    terms = [functional.l1_loss(_likeness(a, lag), _likeness(b, lag)) for a, b in pairs for lag in GRID_LAGS]
-    return torch.stack(terms).mean()
+    return functional.mse_loss(_share_on_grid(made), _share_on_grid(wanted))
 
 
 def discriminator_loss(real: list[torch.Tensor], made: list[torch.Tensor]) -> torch.Tensor:
@@ -143,14 +140,14 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
     return sum(terms) / len(terms)  # type: ignore[return-value]
 
 
-def _likeness(wave: torch.Tensor, lag: int) -> torch.Tensor:
-    """Return the correlation [B, T] of [B, N] with itself `lag` samples on, frame by frame."""
-    here, there = wave[:, :-lag], wave[:, lag:]
-
-    def power(product: torch.Tensor) -> torch.Tensor:
-        return product.unfold(1, GRID_WINDOW, HOP_16K).mean(-1)
-
-    return power(here * there) / torch.sqrt((power(here**2) + GRID_FLOOR) * (power(there**2) + GRID_FLOOR))
+def _share_on_grid(wave: torch.Tensor) -> torch.Tensor:
+    """Return for each multiple of the frame rate [L] its share of the power there and half-way to the next, 0 to 1."""
+    size = GRID_FRAMES * HOP_16K
+    parts = spectrum(wave, size, size // 2, size)
+    power = parts.real**2 + parts.imag**2
+    there, between = power[:, GRID_FRAMES:-1:GRID_FRAMES], power[:, GRID_FRAMES // 2 :: GRID_FRAMES]
+    around = (between[:, :-1] + between[:, 1:]) / 2
+    return (there / (there + around + GRID_FLOOR)).mean((0, 2))
 
 
 def _log_bands(wave: torch.Tensor, window: int) -> torch.Tensor:

@@ -246,6 +246,20 @@ def test_grid_loss_hears_a_faint_hum_at_the_rate_of_the_frames() -> None:
     assert losses.grid_loss(torch.zeros(1, 8000), torch.zeros(1, 8000)) == 0  # silence has no likeness, and no NaN
 
 
+def test_period_loss_hears_hoarseness_and_not_phases() -> None:
+    f0 = np.full(8000, 160.0)
+    clear, other = (torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2))
+    breath = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 8000)).astype(np.float32))
+    hoarse = clear + 0.2 * clear.std() * breath
+    track = torch.full((1, 50), 160.0)
+    assert losses.period_loss(other, clear, track) < 0.05
+    assert losses.period_loss(hoarse, clear, track) > 0.3
+    track[:, 25:] = 0
+    half = torch.cat([clear[:, :4000], breath[:, 4000:]], dim=1)
+    assert losses.period_loss(half, clear, track) < 0.05  # without voice there is no period
+    assert losses.period_loss(hoarse, clear, torch.zeros(1, 50)) == 0
+
+
 def test_envelope_is_the_same_at_every_pitch() -> None:
     envelope, mel = [], []
     for f0 in (140.0, 200.0):

@@ -29,13 +29,14 @@ CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the gene
 
 @dataclass(frozen=True)
 class Batch:
-    """content [B, T, D] · coarse [B, T] · envelope [B, N_MELS, T] · wave, source [B, T·160] · speaker [B] · window [B].
+    """content [B, T, D] · coarse, f0 [B, T] · envelope [B, N_MELS, T] · wave, source [B, T·160] · speaker, window [B].
 
-    window: two periods, in samples.
+    f0: Hz, 0 where unvoiced; codes are off it a little. window: two periods, in samples.
     """
 
     content: torch.Tensor
     coarse: torch.Tensor
+    f0: torch.Tensor
     envelope: torch.Tensor
     wave: torch.Tensor
     source: torch.Tensor
@@ -93,7 +94,7 @@ class Crops:
         off = np.float32(2 ** (CODE_SPREAD * random.standard_normal() / 12))
         coarse = PitchTrack(track.f0 * off).coarse().astype(np.int64)
         speaker, window = np.array(self._targets[voice]), np.array(two_periods(track.f0))
-        return doubled, coarse, envelope, wave, source, speaker, window
+        return doubled, coarse, track.f0, envelope, wave, source, speaker, window
 
     def _content(
         self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator

@@ -36,6 +36,7 @@ from tools.demo_voices.losses import (
     grid_loss,
     log_envelope,
     log_mel,
+    period_loss,
     phase_loss,
 )
 from tools.demo_voices.settings import Recipe
@@ -55,7 +56,7 @@ ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
-PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT = 2.0, 2.0, 10.0
+PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT, PERIOD_WEIGHT = 2.0, 2.0, 10.0, 2.0
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -157,7 +158,7 @@ def train_waves(
         set_rate(optimiser, rate)
         set_rate(adversary, rate)
         batch = crops.draw(recipe.wave_batch, random)
-        made, wanted, source, read = _generated(recipe, trainer, batch, random)
+        made, wanted, source, f0, read = _generated(recipe, trainer, batch, random)
         losses = {
             "latent": envelope_loss(read, batch.envelope),
             "envelope": envelope_loss(log_envelope(made, batch.window), log_envelope(wanted, batch.window)),
@@ -166,11 +167,12 @@ def train_waves(
             "phase": phase_loss(made, wanted, source),
             "heard": hearing(made, wanted),
             "grid": grid_loss(made, wanted),
+            "period": period_loss(made, wanted, f0),
         }
         total = LATENT_WEIGHT * losses["latent"] + ENVELOPE_WEIGHT * losses["envelope"]
         total = total + MEL_WEIGHT * losses["mel"] + losses["spectra"]
         total = total + PHASE_WEIGHT * losses["phase"] + HEARING_WEIGHT * losses["heard"]
-        total = total + GRID_WEIGHT * losses["grid"]
+        total = total + GRID_WEIGHT * losses["grid"] + PERIOD_WEIGHT * losses["period"]
         if number >= quiet_steps:
             losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
             opponents.requires_grad_(False)
@@ -198,10 +200,10 @@ def context_frames(recipe: Recipe) -> int:
 
 def _generated(
     recipe: Recipe, trainer: VoiceTrainer, batch: Batch, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return generated and true audio and the source [B, wave_frames · 160] of a part of each stretch, and the reading.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return of a part of each stretch made and true audio and source [B, wave_frames · 160] and f0 [B, wave_frames].
 
-    That is of the envelope, off the latent of the whole stretch.
+    Last the envelope as it is read off the latent of the whole stretch.
     """
     z = trainer.latent(batch)
     start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
@@ -209,7 +211,7 @@ def _generated(
     samples = slice(start * HOP_16K, (start + recipe.wave_frames) * HOP_16K)
     speaker = trainer.network.emb_g(batch.speaker)[:, :, None]
     made = generate(trainer.network.dec, z[:, :, frames], batch.source[:, samples], speaker)
-    return made, batch.wave[:, samples], batch.source[:, samples], trainer.reader(z)
+    return made, batch.wave[:, samples], batch.source[:, samples], batch.f0[:, frames], trainer.reader(z)
 
 
 def _train_opponents(

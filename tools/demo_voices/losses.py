@@ -123,7 +123,7 @@ def grid_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     What a generator makes of one frame it makes of the next, so it tends to ring at the rate of the frames wherever no
     harmonic is certain. Distances of spectra hardly see it: those lines are few, and what they stand in is noise.
     """
-    return functional.mse_loss(_share_on_grid(made), _share_on_grid(wanted))
+    return functional.mse_loss(_height_on_grid(made), _height_on_grid(wanted))
 
 
 def period_loss(made: torch.Tensor, wanted: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:
@@ -157,14 +157,17 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
     return sum(terms) / len(terms)  # type: ignore[return-value]
 
 
-def _share_on_grid(wave: torch.Tensor) -> torch.Tensor:
-    """Return for each multiple of the frame rate [L] its share of the power there and half-way to the next, 0 to 1."""
+def _height_on_grid(wave: torch.Tensor) -> torch.Tensor:
+    """Return for each multiple of the frame rate [L] how far the power there rises above that half-way to the next.
+
+    In nepers of power, the mean over windows: a pause counts as much as a vowel.
+    """
     size = GRID_FRAMES * HOP_16K
     parts = spectrum(wave, size, size // 2, size)
-    power = parts.real**2 + parts.imag**2
+    power = parts.real**2 + parts.imag**2 + GRID_FLOOR
     there, between = power[:, GRID_FRAMES:-1:GRID_FRAMES], power[:, GRID_FRAMES // 2 :: GRID_FRAMES]
     around = (between[:, :-1] + between[:, 1:]) / 2
-    return (there / (there + around + GRID_FLOOR)).mean((0, 2))
+    return torch.log(there / around).mean((0, 2))
 
 
 def _repetition(wave: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:

@@ -56,7 +56,7 @@ ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
-PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT, PERIOD_WEIGHT = 2.0, 2.0, 10.0, 4.0
+PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT, PERIOD_WEIGHT = 2.0, 2.0, 1.0, 4.0
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 

@@ -41,6 +41,8 @@ MAX_CENTS = 25.0  # from the transposed f0
 MIN_VOICING = 0.92
 MAX_CEPSTRAL_SHARE = 0.3  # of the way from the target's mean cepstrum to the source's
 SPEECH_RMS, SILENCE_RMS = 1e-2, 1e-3  # of a twentieth of a second
+MAX_RING_DB = 2.5  # over what lies half-way; the speech itself has -2 to -1
+FRAME, RING_FRAMES, RING_FROM = 160, 24, 15  # samples, frames, multiple of 100 Hz: below it harmonics decide
 BACKENDS_RELATIVE_L2 = 1e-3
 
 
@@ -169,6 +171,20 @@ def test_nothing_clips_and_no_speech_is_missing(heard: list[Heard]) -> None:
         count = h.source.size // 800
         before, after = (np.sqrt(np.mean(w[: count * 800].reshape(-1, 800) ** 2, axis=1)) for w in (h.source, h.output))
         assert not np.any((before > SPEECH_RMS) & (after < SILENCE_RMS))
+
+
+def ring_db(wave: F32) -> float:
+    """Return how far the power at multiples of the frame rate rises above that half-way between them, on average."""
+    size = RING_FRAMES * FRAME
+    windows = np.lib.stride_tricks.sliding_window_view(wave, size)[:: size // 2] * np.hanning(size)
+    power = np.abs(np.fft.rfft(windows, axis=1)) ** 2 + 1e-7
+    there, between = power[:, RING_FRAMES:-1:RING_FRAMES], power[:, RING_FRAMES // 2 :: RING_FRAMES]
+    around = (between[:, :-1] + between[:, 1:]) / 2
+    return float(10 * np.log10(there / around)[:, RING_FROM:].mean())
+
+
+def test_nothing_rings_at_the_rate_of_the_frames(heard: list[Heard]) -> None:
+    assert np.mean([ring_db(h.output) for h in heard]) <= MAX_RING_DB
 
 
 def test_backends_agree_sample_by_sample(convert: Convert) -> None:

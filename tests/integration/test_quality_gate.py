@@ -43,6 +43,7 @@ MAX_CEPSTRAL_SHARE = 0.3  # of the way from the target's mean cepstrum to the so
 SPEECH_RMS, SILENCE_RMS = 1e-2, 1e-3  # of a twentieth of a second
 MAX_RING_DB = 2.5  # over what lies half-way; the speech itself has -2 to -1
 FRAME, RING_FRAMES, RING_FROM = 160, 24, 15  # samples, frames, multiple of 100 Hz: below it harmonics decide
+SILENT_POWER = 1e-7  # of a line; less says nothing
 BACKENDS_RELATIVE_L2 = 1e-3
 
 
@@ -177,7 +178,7 @@ def ring_db(wave: F32) -> float:
     """Return how far the power at multiples of the frame rate rises above that half-way between them, on average."""
     size = RING_FRAMES * FRAME
     windows = np.lib.stride_tricks.sliding_window_view(wave, size)[:: size // 2] * np.hanning(size)
-    power = np.abs(np.fft.rfft(windows, axis=1)) ** 2 + 1e-7
+    power = np.abs(np.fft.rfft(windows, axis=1)) ** 2 + SILENT_POWER
     there, between = power[:, RING_FRAMES:-1:RING_FRAMES], power[:, RING_FRAMES // 2 :: RING_FRAMES]
     around = (between[:, :-1] + between[:, 1:]) / 2
     return float(10 * np.log10(there / around)[:, RING_FROM:].mean())

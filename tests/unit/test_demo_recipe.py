@@ -17,7 +17,7 @@ from rvc_batch.engine.pitch import VOICING_THRESHOLD, decode_salience
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.types import PitchTrack
-from tools.demo_voices import alignment, content, envelopes, loop, losses, pitch, sentences, synthesis
+from tools.demo_voices import alignment, content, crops, envelopes, loop, losses, pitch, sentences, synthesis
 from tools.demo_voices.corpus import Utterance
 from tools.demo_voices.features import warped
 from tools.demo_voices.hearing import Hearing
@@ -226,6 +226,16 @@ def test_the_source_of_training_keeps_step_with_the_speech() -> None:
     )
 
 
+def test_part_of_a_batch_holds_the_same_frames_of_everything() -> None:
+    frames, samples = torch.arange(9.0)[None], torch.arange(9 * 160.0)[None]
+    one = torch.zeros(1)
+    part = crops.Batch(frames[..., None], frames, frames, frames[:, None], samples, samples, one, one).part(3, 5)
+    for cut in (part.content[..., 0], part.coarse, part.f0, part.envelope[:, 0]):
+        assert cut.tolist() == [[3.0, 4.0]]
+    for cut in (part.wave, part.source):
+        assert torch.equal(cut[0], torch.arange(480.0, 800.0))
+
+
 def test_phase_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
     f0 = np.full(8000, 110.0)
     waves = [torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2)]
@@ -243,7 +253,7 @@ def test_grid_loss_hears_a_faint_hum_at_the_rate_of_the_frames() -> None:
     plain, humming = (losses.grid_loss(made, noise[0]) for made in (noise[1], level * (noise[1] + hum)))
     assert losses.grid_loss(noise[0], noise[0]) == 0
     assert humming > 3 * plain
-    assert losses.grid_loss(torch.zeros(1, 8000), torch.zeros(1, 8000)) == 0  # silence has no likeness, and no NaN
+    assert losses.grid_loss(torch.zeros(1, 8000), torch.zeros(1, 8000)) == 0  # and no NaN
 
 
 def test_period_loss_hears_hoarseness_and_not_phases() -> None:

@@ -6,7 +6,7 @@ phone by phone to the target's timing. So the text encoder learns to hear words,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,19 @@ class Batch:
     source: torch.Tensor
     speaker: torch.Tensor
     window: torch.Tensor
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return the same stretches from one frame to another."""
+        frames, samples = slice(start, stop), slice(start * HOP_16K, stop * HOP_16K)
+        return replace(
+            self,
+            content=self.content[:, frames],
+            coarse=self.coarse[:, frames],
+            f0=self.f0[:, frames],
+            envelope=self.envelope[:, :, frames],
+            wave=self.wave[:, samples],
+            source=self.source[:, samples],
+        )
 
 
 @dataclass(frozen=True)

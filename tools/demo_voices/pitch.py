@@ -39,7 +39,7 @@ TONE_SHARE = 0.35
 TONE_HZ = (50.0, 1100.0)
 MAX_HARMONICS, TOP_HZ = 40, 7600.0
 BLUR_CENTS = 25.0
-VOICED_FROM = 0.22  # chance; more often right than one half where voices set in and die away
+VOICED_FROM = 0.22  # chance; less than one half, as voice without its sine turns to noise
 SPEED = (0.6, 2.2)
 VOICED_WEIGHT = 4.0  # of the bins near a pitch, against the many that are empty
 

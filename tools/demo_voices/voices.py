@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K, SynthesizerConfig
+from rvc_batch.engine.network_config import SAMPLE_RATE_16K, SynthesizerConfig
 from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from tools.demo_voices.crops import Batch, Crops
 from tools.demo_voices.discriminators import Discriminators
@@ -55,8 +55,18 @@ __all__ = [
 ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
-MEL_WEIGHT, ENVELOPE_WEIGHT, LATENT_WEIGHT, FEATURE_WEIGHT = 5.0, 5.0, 3.0, 2.0
-PHASE_WEIGHT, HEARING_WEIGHT, GRID_WEIGHT, PERIOD_WEIGHT = 2.0, 2.0, 1.0, 4.0
+WEIGHTS = {
+    "latent": 3.0,
+    "envelope": 5.0,
+    "mel": 5.0,
+    "spectra": 1.0,
+    "phase": 2.0,
+    "heard": 2.0,
+    "grid": 1.0,
+    "period": 4.0,
+    "adversarial": 1.0,
+    "inside": 2.0,
+}
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -158,23 +168,21 @@ def train_waves(
         set_rate(optimiser, rate)
         set_rate(adversary, rate)
         batch = crops.draw(recipe.wave_batch, random)
-        made, wanted, source, f0, read = _generated(recipe, trainer, batch, random)
+        made, part, read = _generated(recipe, trainer, batch, random)
+        wanted = part.wave
         losses = {
             "latent": envelope_loss(read, batch.envelope),
-            "envelope": envelope_loss(log_envelope(made, batch.window), log_envelope(wanted, batch.window)),
+            "envelope": envelope_loss(log_envelope(made, part.window), log_envelope(wanted, part.window)),
             "mel": functional.l1_loss(log_mel(made), log_mel(wanted)),
             "spectra": spectral(made, wanted),
-            "phase": phase_loss(made, wanted, source),
+            "phase": phase_loss(made, wanted, part.source),
             "heard": hearing(made, wanted),
             "grid": grid_loss(made, wanted),
-            "period": period_loss(made, wanted, f0),
+            "period": period_loss(made, wanted, part.f0),
         }
-        total = LATENT_WEIGHT * losses["latent"] + ENVELOPE_WEIGHT * losses["envelope"]
-        total = total + MEL_WEIGHT * losses["mel"] + losses["spectra"]
-        total = total + PHASE_WEIGHT * losses["phase"] + HEARING_WEIGHT * losses["heard"]
-        total = total + GRID_WEIGHT * losses["grid"] + PERIOD_WEIGHT * losses["period"]
+        rivalry = {}
         if number >= quiet_steps:
-            losses["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
+            rivalry["opponents"] = _train_opponents(opponents, adversary, made.detach(), wanted)
             opponents.requires_grad_(False)
             with torch.no_grad():
                 _, inside_wanted = opponents(wanted)
@@ -182,12 +190,12 @@ def train_waves(
             opponents.requires_grad_(True)
             losses["adversarial"] = adversarial_loss(scores)
             losses["inside"] = feature_loss(inside_wanted, inside)
-            total = total + losses["adversarial"] + FEATURE_WEIGHT * losses["inside"]
+        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(trainer.parameters(), 5.0)
         optimiser.step()
-        return {name: loss.item() for name, loss in losses.items()}
+        return {name: loss.item() for name, loss in (losses | rivalry).items()}
 
     parts = {"trainer": trainer, "opponents": opponents, "optimiser": optimiser, "adversary": adversary}
     run_stage(stage, parts, step)
@@ -200,18 +208,17 @@ def context_frames(recipe: Recipe) -> int:
 
 def _generated(
     recipe: Recipe, trainer: VoiceTrainer, batch: Batch, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return of a part of each stretch made and true audio and source [B, wave_frames · 160] and f0 [B, wave_frames].
+) -> tuple[torch.Tensor, Batch, torch.Tensor]:
+    """Return generated audio [B, wave_frames · 160] of a part of each stretch, the truth of that part, and the reading.
 
-    Last the envelope as it is read off the latent of the whole stretch.
+    That is of the envelope, off the latent of the whole stretch.
     """
     z = trainer.latent(batch)
     start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
-    frames = slice(start, start + recipe.wave_frames)
-    samples = slice(start * HOP_16K, (start + recipe.wave_frames) * HOP_16K)
+    part = batch.part(start, start + recipe.wave_frames)
     speaker = trainer.network.emb_g(batch.speaker)[:, :, None]
-    made = generate(trainer.network.dec, z[:, :, frames], batch.source[:, samples], speaker)
-    return made, batch.wave[:, samples], batch.source[:, samples], batch.f0[:, frames], trainer.reader(z)
+    made = generate(trainer.network.dec, z[:, :, start : start + recipe.wave_frames], part.source, speaker)
+    return made, part, trainer.reader(z)
 
 
 def _train_opponents(

@@ -27,6 +27,7 @@ from tools.demo_voices.crops import Crops, Material
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.envelopes import extract_envelopes
 from tools.demo_voices.features import extract
+from tools.demo_voices.formants import target_waves
 from tools.demo_voices.given import Given
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
@@ -39,6 +40,7 @@ from tools.demo_voices.voices import (
     WAVE_RATE,
     VoiceTrainer,
     context_frames,
+    fit_reader,
     new_trainer,
     synthesizer_config,
     train_acoustic,
@@ -108,7 +110,10 @@ def make(
     needed = targets if given is not None and given.has_voices(recipe) else recipe.targets
     sentences = compose(max(recipe.sentences.values()), recipe.seed)
     with _Timed(state, "envelopes"):
-        material = Material(corpus, features, extract_envelopes(corpus, features, needed, sentences, state))
+        factors = {voice: recipe.formants.get(voice, 1.0) for voice in needed}
+        waves = target_waves(corpus, factors, state)
+        envelopes = extract_envelopes(corpus, features, factors, sentences, state)
+    material = Material(corpus, features, envelopes, waves)
     _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
 
 
@@ -182,7 +187,10 @@ def _go_on(
     with _Timed(state, voice):
         crops = Crops(material, number, recipe.acoustic_frames)
         stage = _stage(recipe, state, f"{voice}.acoustic", recipe.more_acoustic_steps)
+        fit_reader(recipe, crops, trainer)
+        trainer.reader.requires_grad_(False)
         train_acoustic(recipe, crops, stage, trainer)
+        trainer.reader.requires_grad_(True)
         crops, quiet = Crops(material, number, context_frames(recipe)), recipe.more_quiet_steps
         stage = _stage(recipe, state, voice, quiet + recipe.more_gan_steps)
         train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=TUNE_RATE)

@@ -3,8 +3,8 @@
 Three stages. *acoustic*: text encoder and flow alone, against the spectral envelope of the target, read off the
 latent by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*:
 with the generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
-A voice that is given goes through the first stage again (*NAME.acoustic*), which also makes its reader anew, and
-then goes on end to end.
+A voice that is given goes through the first stage again (*NAME.acoustic*), with a reader fitted to its latents and
+fixed, so that they keep their meaning for its generator, and then goes on end to end.
 
 The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
 disagree with.
@@ -46,6 +46,7 @@ __all__ = [
     "TUNE_RATE",
     "WAVE_RATE",
     "VoiceTrainer",
+    "fit_reader",
     "new_trainer",
     "synthesizer_config",
     "train_acoustic",
@@ -67,6 +68,7 @@ WEIGHTS = {
     "adversarial": 1.0,
     "inside": 2.0,
 }
+READER_BATCHES = 60  # that the reader of a given voice is fitted to
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -126,9 +128,24 @@ def new_trainer(recipe: Recipe) -> VoiceTrainer:
     return VoiceTrainer(synthesizer_config(recipe, len(recipe.targets)))
 
 
+@torch.no_grad()
+def fit_reader(recipe: Recipe, crops: Crops, trainer: VoiceTrainer) -> None:
+    """Fit the reader to the latents that a given voice makes, by least squares, in place."""
+    latents, envelopes = [], []
+    for number in range(READER_BATCHES):
+        torch.manual_seed(recipe.seed * 1_000_003 + number)
+        batch = crops.draw(recipe.acoustic_batch, np.random.default_rng((recipe.seed, number)))
+        latents.append(trainer.latent(batch).transpose(1, 2).flatten(0, 1))
+        envelopes.append(batch.envelope.transpose(1, 2).flatten(0, 1))
+    rows = functional.pad(torch.cat(latents), (0, 1), value=1.0)
+    fitted = torch.linalg.lstsq(rows, torch.cat(envelopes)).solution
+    trainer.reader.weight.copy_(fitted[:-1].T[:, :, None])
+    trainer.reader.bias.copy_(fitted[-1])
+
+
 def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
-    """Train text encoder and flow with the reader in place, or go on."""
-    learning = trainer.latent_parameters()
+    """Train text encoder and flow in place, and the reader unless it is fixed, or go on."""
+    learning = [parameter for parameter in trainer.latent_parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:

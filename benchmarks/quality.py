@@ -3,17 +3,19 @@
 
     make quality-tools                                    once: the measuring tools' own environment
     python benchmarks/quality.py [--models DIR] [--sentences 12] [--variants mlx torch mlx-no-index float16 8-bit 4-bit]
-                                 [--pictures docs/pictures]
+                                 [--texts benchmarks/sentences.txt] [--pictures docs/pictures]
 
 flite's voices read sentences that no training has seen; each is converted to the target, and `quality_tools.py`
 compares source, output and target: speaker (Resemblyzer), words (PocketSphinx), pitch and voicing (FCPE), mel cepstra,
 gaps. DIR holds hubert_base.pt, rmvpe.pt and voices/NAME, as the recipe in tools/demo_voices writes them; without it the
-models of the package are measured. Writes every figure to --output and says of each bar whether it is met.
+models of the package are measured. A file of texts holds one sentence per line. Writes every figure to --output and
+says of each bar whether it is met.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import shutil
@@ -73,7 +75,8 @@ def main() -> None:
     """Speak, convert, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, default=MODELS, help="default: those of the package")
-    parser.add_argument("--sentences", type=int, default=len(HELD_OUT))
+    parser.add_argument("--texts", type=Path, help="sentences to measure with; default: those that training keeps out")
+    parser.add_argument("--sentences", type=int, help="how many of them; default: all")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["mlx"])
     parser.add_argument("--tools", type=Path, default=TOOLS, help="the Python of the measuring tools")
     parser.add_argument("--pictures", type=Path, help="a folder for mel spectra of the first sentence of each route")
@@ -81,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tools.is_file():
         sys.exit(f"{options.tools} is not there; run `make quality-tools` first")
-    texts = list(HELD_OUT[: options.sentences])
+    texts = (read_texts(options.texts) if options.texts else list(HELD_OUT))[: options.sentences]
     spoken = {voice: say_all(voice, texts) for voice in sorted({voice for route in ROUTES for voice in route})}
     home = make_home(options.models)
     shifts = semitones_between(spoken, home)
@@ -103,11 +106,17 @@ def main() -> None:
     report(results)
 
 
+def read_texts(path: Path) -> list[str]:
+    """Return the lines of a file, without comments."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def say_all(voice: str, texts: list[str]) -> list[Path]:
     """Let a voice of flite read every text, once."""
     paths = []
     for number, text in enumerate(texts):
-        path = WORK / "spoken" / f"{voice}-{number:02}.wav"
+        path = WORK / "spoken" / f"{voice}-{number:02}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.wav"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, speak(voice, text, Style()).wave, RATE_HZ)

@@ -18,7 +18,7 @@ from rvc_batch.engine.pitch import VOICING_THRESHOLD, decode_salience
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.types import PitchTrack
-from tools.demo_voices import alignment, content, crops, envelopes, formants, loop, losses, pitch, sentences, synthesis
+from tools.demo_voices import alignment, content, crops, envelopes, loop, losses, pitch, sentences, synthesis
 from tools.demo_voices.corpus import Utterance
 from tools.demo_voices.features import warped
 from tools.demo_voices.hearing import Hearing
@@ -66,36 +66,13 @@ def test_envelope_of_several_readings_has_less_of_chance_than_that_of_one(monkey
     away = []
     for readings in ((), (0.9, 1.1)):
         monkeypatch.setattr(envelopes, "READINGS", readings)
-        shown = envelopes._mean_envelope(spoken, "", 208, 1.0).astype(np.float32)[:, 5:-5]
+        shown = envelopes._mean_envelope(spoken, "", 208).astype(np.float32)[:, 5:-5]
         away.append(float(np.std(shown, axis=1).mean()))  # the mouth does not move, so what moves is chance
     assert away[1] < 0.8 * away[0]
     calls = []
     monkeypatch.setattr(envelopes, "speak", lambda *_: calls.append(1) or spoken.spoken)
-    envelopes._mean_envelope(spoken, "", 208, 1.0)
+    envelopes._mean_envelope(spoken, "", 208)
     assert len(calls) == 1  # a voice whose pitch cannot be moved is not read again
-
-
-def test_formants_move_and_nothing_else_does() -> None:
-    pulses = np.zeros(16_000)
-    pulses[::100] = 1.0  # 160 Hz
-    radius, angle = np.exp(-np.pi * 120 / 16_000), 2 * np.pi * 1600 / 16_000
-    wave = lfilter([0.02], [1.0, -2 * radius * np.cos(angle), radius**2], pulses).astype(np.float32)
-    moved = formants.moved_formants(wave, 0.9)
-    assert moved.shape == wave.shape
-    assert moved.dtype == np.float32
-    assert formants.moved_formants(wave, 1.0) is wave
-
-    def lines(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray(np.abs(np.fft.rfft(x[2000:12_000] * np.hanning(10_000))) ** 2)  # 1.6 Hz apart
-
-    before, after = lines(wave), lines(moved)
-    assert before.argmax() == 1000
-    assert after.argmax() == 900  # 1440 Hz, a harmonic as well
-    assert after[::100].sum() > 0.3 * after.sum()  # a line has three bins in that window
-    assert after[50::100].sum() < 1e-3 * after[::100].sum()
-    np.testing.assert_allclose(np.mean(moved**2), np.mean(wave**2), rtol=0.2)
-    quiet = formants.moved_formants(np.zeros(4000, np.float32), 0.9)
-    np.testing.assert_array_equal(quiet, 0.0)
 
 
 def test_every_phone_has_three_states_and_silence_one() -> None:

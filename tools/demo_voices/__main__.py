@@ -27,7 +27,6 @@ from tools.demo_voices.crops import Crops, Material
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.envelopes import extract_envelopes
 from tools.demo_voices.features import extract
-from tools.demo_voices.formants import target_waves
 from tools.demo_voices.given import Given
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
@@ -110,10 +109,7 @@ def make(
     needed = targets if given is not None and given.has_voices(recipe) else recipe.targets
     sentences = compose(max(recipe.sentences.values()), recipe.seed)
     with _Timed(state, "envelopes"):
-        factors = {voice: recipe.formants.get(voice, 1.0) for voice in needed}
-        waves = target_waves(corpus, factors, state)
-        envelopes = extract_envelopes(corpus, features, factors, sentences, state)
-    material = Material(corpus, features, envelopes, waves)
+        material = Material(corpus, features, extract_envelopes(corpus, features, needed, sentences, state))
     _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
 
 

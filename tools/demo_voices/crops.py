@@ -59,12 +59,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Material:
-    """What voices are trained from; features, envelopes and waves to be made by voice, in the order of the corpus."""
+    """What voices are trained from; features and envelopes by voice, in the order of the corpus."""
 
     corpus: Corpus
     features: dict[str, list[Features]]
     envelopes: dict[str, list[NDArray[np.float16]]]
-    waves: dict[str, list[NDArray[np.int16]]]
 
 
 class Crops:
@@ -73,7 +72,6 @@ class Crops:
     def __init__(self, material: Material, targets: dict[str, int], frames: int) -> None:
         """targets: the number of each voice's speaker embedding."""
         self._corpus, self._features, self._envelopes = material.corpus, material.features, material.envelopes
-        self._waves = material.waves
         self._targets, self._frames = targets, frames
         least = (frames + 2) * HOP_16K
         self._usable = {
@@ -102,7 +100,7 @@ class Crops:
         stop = start + self._frames
         track = PitchTrack(np.ascontiguousarray(features.f0[start:stop]))
         noise = random.standard_normal(self._frames * HOP_16K).astype(np.float32)
-        wave = self._waves[voice][place][start * HOP_16K : stop * HOP_16K] / np.float32(32768)
+        wave = utterance.wave[start * HOP_16K : stop * HOP_16K]
         source = aligned_source(track, wave, noise)
         envelope = self._envelopes[voice][place][:, start:stop].astype(np.float32)
         doubled = np.repeat(content, 2, axis=0)[start:stop]

@@ -7,6 +7,7 @@ with it learns words instead of harmonics.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
 from tools.demo_voices.features import Features
-from tools.demo_voices.formants import moved_formants
 from tools.demo_voices.losses import log_envelope
 from tools.demo_voices.speech import RATE_HZ, Style, speak
 
@@ -32,25 +32,23 @@ WINDOW_STEP, WINDOWS, UNVOICED_WINDOW = 16, (128, 400), 256  # samples
 
 
 def extract_envelopes(
-    corpus: Corpus, features: dict[str, list[Features]], factors: dict[str, float], sentences: list[str], state: Path
+    corpus: Corpus, features: dict[str, list[Features]], targets: Iterable[str], sentences: list[str], state: Path
 ) -> dict[str, list[F16]]:
     """Return the log envelope [N_MELS, T100] of every utterance of the targets; kept in the state folder.
 
-    factors: how far the formants of each target move · sentences: what `Utterance.text` counts in.
+    sentences: what `Utterance.text` counts in.
 
     Raises:
         SpeechFailed: flite cannot read a sentence again.
         ValueError: it reads it at another pace.
     """
     found = {}
-    for voice, factor in factors.items():
+    for voice in targets:
         kept = state / "corpus" / f"{voice}.envelopes.npz"
         if not kept.is_file():
             pairs = zip(corpus.by_voice[voice], features[voice], strict=True)
             bar = tqdm(pairs, desc=f"envelopes {voice}", total=len(features[voice]), unit="sentence", mininterval=5)
-            arrays = {
-                f"{i}": _mean_envelope(u, sentences[u.text], two_periods(f.f0), factor) for i, (u, f) in enumerate(bar)
-            }
+            arrays = {f"{i}": _mean_envelope(u, sentences[u.text], two_periods(f.f0)) for i, (u, f) in enumerate(bar)}
             unfinished = kept.with_suffix(".part.npz")
             np.savez(unfinished, **arrays)  # type: ignore[arg-type]
             unfinished.replace(kept)
@@ -68,23 +66,23 @@ def two_periods(f0: F32) -> int:
     return int(np.clip(WINDOW_STEP * round(samples / WINDOW_STEP), *WINDOWS))
 
 
-def _mean_envelope(utterance: Utterance, text: str, window: int, factor: float) -> F16:
+def _mean_envelope(utterance: Utterance, text: str, window: int) -> F16:
     usable = utterance.spoken.wave.size // HOP_16K * HOP_16K
-    style, readings = utterance.style, [_envelope(utterance, usable, window, factor)]
-    for pitch in READINGS:
-        again = speak(utterance.voice, text, Style(style.stretch, style.f0_factor * pitch))
+    style, readings = utterance.style, [_envelope(utterance, usable, window)]
+    for factor in READINGS:
+        again = speak(utterance.voice, text, Style(style.stretch, style.f0_factor * factor))
         if np.array_equal(again.wave, utterance.spoken.wave):
             break  # a voice that does not let its pitch be moved
         if abs(again.wave.size - utterance.spoken.wave.size) > RATE_HZ // 100:
             raise ValueError(f"{utterance.voice} reads {text!r} at another pace when its pitch is changed")
-        readings.append(_envelope(replace(utterance, spoken=again), usable, window, factor))
+        readings.append(_envelope(replace(utterance, spoken=again), usable, window))
     mean: F16 = np.mean(readings, axis=0).astype(np.float16)
     return mean
 
 
 @torch.no_grad()  # not inference mode: the tables that are made on the way serve training too
-def _envelope(utterance: Utterance, samples: int, window: int, factor: float) -> F32:
-    wave = moved_formants(utterance.wave, factor)[:samples]
+def _envelope(utterance: Utterance, samples: int, window: int) -> F32:
+    wave = utterance.wave[:samples]
     padded = on_device(np.pad(wave, (0, samples - wave.size)))
     envelope: F32 = log_envelope(padded[None], torch.tensor([window]))[0].cpu().numpy()
     return envelope

@@ -36,12 +36,10 @@ class Recipe:
     """One complete run. Steps count optimiser steps; seconds are of audio.
 
     sentences: how many each voice of flite reads. targets: the voices that become RVC voices.
-    formants: factors by which those of a target move (`formants.py`); a target that is not named keeps its own.
     """
 
     sentences: dict[str, int]
     targets: tuple[str, ...]
-    formants: dict[str, float]
     hubert: HubertConfig
     rmvpe: RmvpeConfig
     voice: VoiceSizes
@@ -72,7 +70,6 @@ class Recipe:
 FULL = Recipe(
     sentences={"slt": 1650, "rms": 1650, "awb": 1350, "kal16": 1350},
     targets=("slt", "rms"),
-    formants={"slt": 0.93},
     hubert=HubertConfig(
         conv_dims=(48, 64, 96, 128, 128, 128, 128),
         conv_kernels=CONV_KERNELS,
@@ -124,7 +121,6 @@ FULL = Recipe(
 TINY = Recipe(
     sentences={"slt": 6, "rms": 6, "kal16": 4},
     targets=("slt", "rms"),
-    formants={"slt": 0.93},
     hubert=HubertConfig(
         conv_dims=(8, 8, 8, 8, 8, 8, 8),
         conv_kernels=CONV_KERNELS,

@@ -80,11 +80,13 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["mlx"])
     parser.add_argument("--tools", type=Path, default=TOOLS, help="the Python of the measuring tools")
     parser.add_argument("--pictures", type=Path, help="a folder for mel spectra of the first sentence of each route")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "quality.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/quality.json, or quality-TEXTS.json")
     options = parser.parse_args()
     if not options.tools.is_file():
         sys.exit(f"{options.tools} is not there; run `make quality-tools` first")
     texts = (read_texts(options.texts) if options.texts else list(HELD_OUT))[: options.sentences]
+    if not texts:
+        sys.exit(f"there is no sentence to measure with in {options.texts or 'HELD_OUT'}; give at least one")
     spoken = {voice: say_all(voice, texts) for voice in sorted({voice for route in ROUTES for voice in route})}
     home = make_home(options.models)
     shifts = semitones_between(spoken, home)
@@ -101,8 +103,10 @@ def main() -> None:
     results["models"] = {p.name: p.stat().st_size for p in sorted(options.models.rglob("*")) if p.is_file()}
     if options.pictures:
         draw_routes(spoken, options.variants[0], options.pictures)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    name = f"quality-{options.texts.stem}.json" if options.texts else "quality.json"
+    output = options.output or ROOT / "benchmarks" / "results" / name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report(results)
 
 

@@ -231,7 +231,7 @@ ROWS: dict[str, Callable[[Result], Iterator[Row]]] = {
     "warmup": warmup,
     "quality": quality,
     "quality-precision": nothing,  # docs/quality.md
-    "quality-more": nothing,  # the same page
+    "quality-sentences": nothing,  # the same page
     "precision": nothing,  # docs/precision.md
     "layers-cpu": nothing,
     "memory-model-mlx": nothing,

@@ -95,6 +95,12 @@ def test_a_run_goes_on_from_the_model_files_of_another(made: tuple[Path, Path], 
     assert all(p.requires_grad for p in network.parameters())
     make(TINY, tmp_path, tmp_path / "models", given=given, only=["rms"])
     assert {p.name for p in tmp_path.glob("*.pt")} == {"rms.pt", "rms.acoustic.pt"}
+    acoustic = torch.load(tmp_path / "rms.acoustic.pt", weights_only=True)["parts"]
+    reader = {name: acoustic["trainer"][f"reader.{name}"] for name in ("weight", "bias")}
+    untrained = new_trainer(TINY)
+    assert (reader["bias"] - untrained.reader.bias).abs().max() > 0.1  # fitted: two steps do not take it so far
+    [group] = acoustic["optimiser"]["param_groups"]
+    assert len(group["params"]) == len(untrained.latent_parameters()) - len(reader)  # and fixed
     for name in ("rmvpe.pt", "hubert_base.pt"):
         first, second = (torch.load(folder / name, weights_only=True) for folder in (models, tmp_path / "models"))
         for key, value in _flat(first).items():

@@ -183,7 +183,8 @@ def _go_on(
     with _Timed(state, voice):
         crops = Crops(material, number, recipe.acoustic_frames)
         stage = _stage(recipe, state, f"{voice}.acoustic", recipe.more_acoustic_steps)
-        fit_reader(recipe, crops, trainer)
+        if not stage.checkpoint.is_file():  # else the reader is in it
+            fit_reader(recipe, crops, trainer)
         trainer.reader.requires_grad_(False)
         train_acoustic(recipe, crops, stage, trainer)
         trainer.reader.requires_grad_(True)

@@ -68,7 +68,7 @@ class Recipe:
 
 
 FULL = Recipe(
-    sentences={"slt": 1650, "rms": 1650, "awb": 1350, "kal16": 1350},
+    sentences={"slt": 1200, "rms": 1200, "awb": 900, "kal16": 900},
     targets=("slt", "rms"),
     hubert=HubertConfig(
         conv_dims=(48, 64, 96, 128, 128, 128, 128),

@@ -131,10 +131,10 @@ def new_trainer(recipe: Recipe) -> VoiceTrainer:
 @torch.no_grad()
 def fit_reader(recipe: Recipe, crops: Crops, trainer: VoiceTrainer) -> None:
     """Fit the reader to the latents that a given voice makes, by least squares, in place."""
-    latents, envelopes = [], []
-    for number in range(READER_BATCHES):
-        torch.manual_seed(recipe.seed * 1_000_003 + number)
-        batch = crops.draw(recipe.acoustic_batch, np.random.default_rng((recipe.seed, number)))
+    torch.manual_seed(recipe.seed)
+    random, latents, envelopes = np.random.default_rng(recipe.seed), [], []
+    for _ in range(READER_BATCHES):
+        batch = crops.draw(recipe.acoustic_batch, random)
         latents.append(trainer.latent(batch).transpose(1, 2).flatten(0, 1))
         envelopes.append(batch.envelope.transpose(1, 2).flatten(0, 1))
     rows = functional.pad(torch.cat(latents), (0, 1), value=1.0)

@@ -12,7 +12,7 @@ import soundfile
 
 from tools.demo_voices import corpus, speech
 from tools.demo_voices.settings import TINY
-from tools.demo_voices.speech import PHONES, SpeechFailed, Spoken, Style
+from tools.demo_voices.speech import PHONES, FliteMissing, SpeechFailed, Spoken, Style
 
 
 class Flite:
@@ -104,3 +104,12 @@ def test_too_many_failures_end_the_reading(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(corpus, "speak", fail)
     with pytest.raises(SpeechFailed, match="slt read only 0 of 6 sentences"):
         corpus.build_corpus(TINY, tmp_path)
+
+
+def test_without_flite_nothing_is_written_so_that_it_can_be_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(FliteMissing, match="flite is not installed"):
+        corpus.build_corpus(TINY, tmp_path)
+    assert not list((tmp_path / "corpus").iterdir())

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tools.demo_voices.sentences import compose
 from tools.demo_voices.settings import Recipe
-from tools.demo_voices.speech import RATE_HZ, SpeechFailed, Spoken, Style, speak
+from tools.demo_voices.speech import RATE_HZ, FliteMissing, SpeechFailed, Spoken, Style, speak
 
 __all__ = ["Corpus", "Utterance", "build_corpus"]
 
@@ -80,7 +80,8 @@ def build_corpus(recipe: Recipe, state: Path) -> Corpus:
     """Let every voice read its sentences, unless that was done before.
 
     Raises:
-        SpeechFailed: flite is missing, or more than one sentence in twenty cannot be read.
+        FliteMissing: flite is not installed; nothing is written, so that the next run reads all.
+        SpeechFailed: more than one sentence in twenty cannot be read.
     """
     folder = state / "corpus"
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +139,8 @@ def _write(part: Path, spoken: list[tuple[int, Style, Spoken]]) -> None:
 def _attempt(voice: str, text: str, style: Style) -> Spoken | None:
     try:
         return speak(voice, text, style)
+    except FliteMissing:
+        raise
     except SpeechFailed as e:
         logger.warning("%s", e)
         return None

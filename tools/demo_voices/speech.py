@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-__all__ = ["PHONES", "RATE_HZ", "SILENCE", "SpeechFailed", "Spoken", "Style", "speak"]
+__all__ = ["PHONES", "RATE_HZ", "SILENCE", "FliteMissing", "SpeechFailed", "Spoken", "Style", "speak"]
 
 RATE_HZ = 16_000
 SILENCE = "pau"
@@ -29,6 +29,10 @@ _PHONE = re.compile(r"(\S+?):([0-9.]+)")
 
 class SpeechFailed(RuntimeError):
     """flite is not there, or did not say the sentence in one piece."""
+
+
+class FliteMissing(SpeechFailed):
+    """flite is not there, so no sentence can be read."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def speak(voice: str, text: str, style: Style) -> Spoken:
     """Let one of flite's voices read one sentence.
 
     Raises:
-        SpeechFailed: flite cannot be run, splits the text, or uses a phone that is not in PHONES.
+        FliteMissing: flite is not installed.
+        SpeechFailed: flite ends with an error, splits the text, or uses a phone that is not in PHONES.
     """
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "spoken.wav"
@@ -68,7 +73,7 @@ def speak(voice: str, text: str, style: Style) -> Spoken:
                 [*command, "-o", str(target), "-t", text], capture_output=True, text=True, check=False
             )
         except FileNotFoundError as e:
-            raise SpeechFailed("flite is not installed; on Debian: apt-get install flite") from e
+            raise FliteMissing("flite is not installed; on Debian: apt-get install flite") from e
         if done.returncode or not target.is_file():
             raise SpeechFailed(f"flite -voice {voice} ended with {done.returncode}: {done.stderr.strip()[:200]}")
         wave, rate = soundfile.read(target, dtype="int16")

@@ -23,6 +23,8 @@ __all__ = ["write_hubert", "write_index", "write_rmvpe", "write_voice"]
 
 SEGMENT = 32  # frames per training item, which upstream's config list names
 SPECTRUM_BINS = 513
+LEAST_PER_LIST = 39  # vectors that faiss asks for, as RVC's rule has it
+MEANS_STEPS, MEANS_FEATURES = 25, 100  # of k-means; features per centroid
 FAIRSEQ_NAMES = (
     ("feature_projection.projection.", "post_extract_proj."),
     ("feature_projection.layer_norm.", "layer_norm."),
@@ -96,17 +98,29 @@ def write_voice(network: Synthesizer, config: SynthesizerConfig, speaker: int, a
 def write_index(
     voice: str, utterances: list[Utterance], features: list[Features], count: int, seed: int, folder: Path
 ) -> Path:
-    """Write an IVF-Flat index over at most `count` content features of a voice's plain speech; returns its path."""
+    """Write an IVF-Flat index over centroids of the content features of a voice's plain speech; returns its path.
+
+    count: of centroids, at most. They lie nearer to what will be asked for than as many features drawn by chance.
+    Every list is searched: with so few vectors that costs nothing.
+    """
     plain = [f.content for u, f in zip(utterances, features, strict=True) if u.is_plain]
     vectors = np.concatenate(plain).astype(np.float32)
-    chosen = np.random.default_rng(seed).permutation(len(vectors))[:count]
-    vectors = np.ascontiguousarray(vectors[np.sort(chosen)])
-    n_lists = max(1, min(int(16 * np.sqrt(len(vectors))), len(vectors) // 39))  # RVC's rule
+    faiss.omp_set_num_threads(1)  # the same sums, and so the same centroids, on every machine
+    means = faiss.Kmeans(
+        vectors.shape[1],
+        min(count, len(vectors)),
+        niter=MEANS_STEPS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=MEANS_FEATURES,
+    )
+    means.train(vectors)
+    n_lists = max(1, means.k // LEAST_PER_LIST)
     index = faiss.index_factory(vectors.shape[1], f"IVF{n_lists},Flat")
-    faiss.extract_index_ivf(index).nprobe = 1
-    index.train(vectors)
-    index.add(vectors)
-    path = folder / f"added_IVF{n_lists}_Flat_nprobe_1_{voice}_v2.index"
+    index.train(means.centroids)
+    index.add(means.centroids)
+    faiss.extract_index_ivf(index).nprobe = n_lists
+    path = folder / f"added_IVF{n_lists}_Flat_nprobe_{n_lists}_{voice}_v2.index"
     faiss.write_index(index, str(path))
     return path
 

@@ -68,7 +68,7 @@ class Recipe:
 
 
 FULL = Recipe(
-    sentences={"slt": 1200, "rms": 1200, "awb": 900, "kal16": 900},
+    sentences={"slt": 1800, "rms": 1800, "awb": 1500, "kal16": 1500},
     targets=("slt", "rms"),
     hubert=HubertConfig(
         conv_dims=(48, 64, 96, 128, 128, 128, 128),
@@ -115,7 +115,7 @@ FULL = Recipe(
     more_gan_steps=6000,
     wave_batch=8,
     wave_frames=48,
-    index_vectors=600,
+    index_vectors=700,
 )
 
 TINY = Recipe(

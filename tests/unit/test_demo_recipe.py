@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -256,24 +255,6 @@ def test_index_holds_what_lies_in_the_middle_and_searches_all_of_it(tmp_path: Pa
     assert far[0] < 0.2 < far[1]  # the median, as k-means leaves some clusters out
 
 
-def test_content_is_drawn_to_the_index_mostly(tmp_path: Path) -> None:
-    frames, width = 40, 4
-    said = utterance([0], [1.0])
-    index = faiss.index_factory(width, "IVF1,Flat")
-    index.train(np.full((1, width), 8.0, np.float32))
-    index.add(np.full((1, width), 8.0, np.float32))
-    faiss.write_index(index, str(tmp_path / "one.index"))
-    heard = Features(np.ones((50, width), np.float16), np.zeros(100, np.float32))
-    spoken = SimpleNamespace(by_voice={"slt": [said]})
-    envelope = np.zeros((losses.N_MELS, 100), np.float16)
-    indexes = {"slt": FeatureIndex(tmp_path / "one.index")}
-    material = crops.Material(spoken, {"slt": [heard]}, {"slt": [envelope]}, indexes)  # type: ignore[arg-type]
-    drawn = crops.Crops(material, {"slt": 0}, frames).draw(300, np.random.default_rng(1)).content
-    rates = ((drawn[:, 0, 0] - 1) / 7).numpy()
-    assert np.mean(np.abs(rates) < 1e-6) == pytest.approx(1 - crops.RETRIEVED_SHARE, abs=0.07)
-    assert sorted({round(float(rate), 3) for rate in rates}) == [0, *crops.RETRIEVAL_RATES]
-
-
 def test_phase_loss_hears_where_pulses_lie_and_magnitudes_do_not() -> None:
     f0 = np.full(8000, 110.0)
     waves = [torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2)]
@@ -327,19 +308,6 @@ def test_envelope_loss_minds_a_blur_more_than_a_shift_of_level() -> None:
     level = sharp + (blurred - sharp).abs().mean()
     assert losses.envelope_loss(sharp, sharp) == 0
     assert losses.envelope_loss(blurred, sharp) > 1.5 * losses.envelope_loss(level, sharp)
-
-
-def test_audible_envelope_loss_minds_vowels_more_than_pauses() -> None:
-    wanted = torch.full((1, losses.N_MELS, 40), -1.5)
-    wanted[..., 20:] = -7.0
-    off = [wanted.clone(), wanted.clone()]
-    off[0][..., 8:12] += 0.5
-    off[1][..., 28:32] += 0.5
-    vowel, pause = (losses.audible_envelope_loss(made, wanted) for made in off)
-    assert losses.audible_envelope_loss(wanted, wanted) == 0
-    assert 2.5 < vowel / pause < 4
-    even = [losses.envelope_loss(made, wanted) for made in off]
-    assert even[0] == pytest.approx(float(even[1]))
 
 
 def test_hearing_tells_what_is_said_and_teaches_the_wave_alone() -> None:

@@ -67,7 +67,7 @@ def test_what_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch, flite: 
 
 def test_missing_program_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(SpeechFailed, match="flite is not installed"):
+    with pytest.raises(FliteMissing, match="flite is not installed"):
         speech.speak("slt", "Hello.", Style())
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from rvc_batch.engine.retrieval import FeatureIndex
 from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from tools.demo_voices import export
@@ -27,7 +26,7 @@ from tools.demo_voices.corpus import Corpus, Utterance, build_corpus
 from tools.demo_voices.crops import Crops, Material
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.envelopes import extract_envelopes
-from tools.demo_voices.features import Features, extract
+from tools.demo_voices.features import extract
 from tools.demo_voices.given import Given
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
@@ -110,9 +109,7 @@ def make(
     needed = targets if given is not None and given.has_voices(recipe) else recipe.targets
     sentences = compose(max(recipe.sentences.values()), recipe.seed)
     with _Timed(state, "envelopes"):
-        envelopes = extract_envelopes(corpus, features, needed, sentences, state)
-    indexes = {voice: _write_index(recipe, out, voice, corpus.by_voice[voice], features[voice]) for voice in needed}
-    material = Material(corpus, features, envelopes, indexes)
+        material = Material(corpus, features, extract_envelopes(corpus, features, needed, sentences, state))
     _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
 
 
@@ -144,7 +141,7 @@ def _make_voices(
         if "voices" in stages:
             for voice in targets:
                 trainer = _go_on(recipe, state, material, hearing, given, voice)
-                _write_voice(recipe, out, voice, trainer)
+                _write_voice(recipe, out, voice, trainer, material)
         return
     numbers = _numbers(recipe)
     if "acoustic" not in stages:
@@ -168,7 +165,7 @@ def _make_voices(
                 crops = Crops(material, {voice: numbers[voice]}, context_frames(recipe))
                 stage = _stage(recipe, state, voice, recipe.tune_steps)
                 train_waves(recipe, crops, stage, own, own_opponents, hearing, quiet_steps=0, peak=TUNE_RATE)
-        _write_voice(recipe, out, voice, own)
+        _write_voice(recipe, out, voice, own, material)
 
 
 def _go_on(
@@ -202,21 +199,23 @@ def _numbers(recipe: Recipe) -> dict[str, int]:
     return {voice: i for i, voice in enumerate(recipe.targets)}
 
 
-def _write_index(
-    recipe: Recipe, out: Path, voice: str, utterances: list[Utterance], features: list[Features]
-) -> FeatureIndex:
+def _write_voice(
+    recipe: Recipe,
+    out: Path,
+    voice: str,
+    trainer: VoiceTrainer,
+    material: Material,
+) -> None:
     folder = out / "voices" / voice
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.index"):
-        old.unlink()
-    return FeatureIndex(export.write_index(voice, utterances, features, recipe.index_vectors, recipe.seed, folder))
-
-
-def _write_voice(recipe: Recipe, out: Path, voice: str, trainer: VoiceTrainer) -> None:
     config = synthesizer_config(recipe, len(recipe.targets))
     about = f"trained on speech of flite's voice {voice}"
-    path = out / "voices" / voice / f"{voice}.pth"
-    export.write_voice(trainer.network, config, recipe.targets.index(voice), about, path)
+    number = recipe.targets.index(voice)
+    export.write_voice(trainer.network, config, number, about, folder / f"{voice}.pth")
+    for old in folder.glob("*.index"):
+        old.unlink()
+    spoken, features = material.corpus.by_voice[voice], material.features[voice]
+    export.write_index(voice, spoken, features, recipe.index_vectors, recipe.seed, folder)
 
 
 def _stage(recipe: Recipe, state: Path, name: str, steps: int) -> Stage:

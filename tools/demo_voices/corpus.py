@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tools.demo_voices.sentences import compose
 from tools.demo_voices.settings import Recipe
-from tools.demo_voices.speech import RATE_HZ, FliteMissing, SpeechFailed, Spoken, Style, speak
+from tools.demo_voices.speech import RATE_HZ, SpeechFailed, Spoken, Style, speak
 
 __all__ = ["Corpus", "Utterance", "build_corpus"]
 
@@ -139,8 +139,6 @@ def _write(part: Path, spoken: list[tuple[int, Style, Spoken]]) -> None:
 def _attempt(voice: str, text: str, style: Style) -> Spoken | None:
     try:
         return speak(voice, text, style)
-    except FliteMissing:
-        raise
     except SpeechFailed as e:
         logger.warning("%s", e)
         return None

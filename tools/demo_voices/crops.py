@@ -1,8 +1,7 @@
 """Training batches for the synthesiser: stretches of a target's speech with content, pitch and source.
 
 The content of a stretch is the target's own or, as often, that of another voice reading the same sentence, moved
-phone by phone to the target's timing. So the text encoder learns to hear words, whoever says them. Mostly it is drawn
-to the voice's index, as inference will do.
+phone by phone to the target's timing. So the text encoder learns to hear words, whoever says them.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rvc_batch.engine.network_config import HOP_16K
-from rvc_batch.engine.retrieval import FeatureIndex
-from rvc_batch.engine.types import ContentFeatures, PitchTrack
+from rvc_batch.engine.types import PitchTrack
 from tools.demo_voices.alignment import aligned_source
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
@@ -25,11 +23,7 @@ from tools.demo_voices.features import Features, warped
 
 __all__ = ["Batch", "Crops", "Material"]
 
-F32 = NDArray[np.float32]
-
 OTHERS_SHARE = 0.85  # a conversion never hears the target itself
-RETRIEVED_SHARE = 0.8  # of the stretches, at one of these rates; the others show how it is without an index
-RETRIEVAL_RATES = (0.2, 0.4, 0.6)
 CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
 
 
@@ -65,12 +59,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Material:
-    """What voices are trained from; features, envelopes and indexes by voice, the former in the order of the corpus."""
+    """What voices are trained from; features and envelopes by voice, in the order of the corpus."""
 
     corpus: Corpus
     features: dict[str, list[Features]]
     envelopes: dict[str, list[NDArray[np.float16]]]
-    indexes: dict[str, FeatureIndex]
 
 
 class Crops:
@@ -79,7 +72,7 @@ class Crops:
     def __init__(self, material: Material, targets: dict[str, int], frames: int) -> None:
         """targets: the number of each voice's speaker embedding."""
         self._corpus, self._features, self._envelopes = material.corpus, material.features, material.envelopes
-        self._indexes, self._targets, self._frames = material.indexes, targets, frames
+        self._targets, self._frames = targets, frames
         least = (frames + 2) * HOP_16K
         self._usable = {
             voice: [i for i, u in enumerate(material.corpus.by_voice[voice]) if u.spoken.wave.size >= least]
@@ -101,7 +94,7 @@ class Crops:
     def _item(self, voice: str, random: np.random.Generator) -> tuple[NDArray[Any], ...]:
         place = self._usable[voice][random.integers(len(self._usable[voice]))]
         utterance, features = self._corpus.by_voice[voice][place], self._features[voice][place]
-        content = self._retrieved(voice, self._content(voice, utterance, features, random), random)
+        content = self._content(voice, utterance, features, random)
         last = min(features.f0.size, 2 * content.shape[0], utterance.spoken.wave.size // HOP_16K) - self._frames
         start = 2 * int(random.integers(last // 2 + 1))  # content frames are two of the synthesiser's
         stop = start + self._frames
@@ -116,7 +109,9 @@ class Crops:
         speaker, window = np.array(self._targets[voice]), np.array(two_periods(track.f0))
         return doubled, coarse, track.f0, envelope, wave, source, speaker, window
 
-    def _content(self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator) -> F32:
+    def _content(
+        self, voice: str, utterance: Utterance, features: Features, random: np.random.Generator
+    ) -> NDArray[np.float32]:
         if random.random() < OTHERS_SHARE:
             others = [v for v in self._corpus.by_voice if v != voice and utterance.text in self._by_text[v]]
             if others:
@@ -126,9 +121,3 @@ class Crops:
                 if np.array_equal(said.spoken.phones, utterance.spoken.phones):
                     return warped(utterance, said, self._features[other][there].content, features.content.shape[0])
         return features.content.astype(np.float32)
-
-    def _retrieved(self, voice: str, content: F32, random: np.random.Generator) -> F32:
-        if random.random() >= RETRIEVED_SHARE:
-            return content
-        rate = RETRIEVAL_RATES[random.integers(len(RETRIEVAL_RATES))]
-        return self._indexes[voice].blend(ContentFeatures(np.ascontiguousarray(content)), rate).data

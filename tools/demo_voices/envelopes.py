@@ -39,7 +39,7 @@ def extract_envelopes(
     sentences: what `Utterance.text` counts in.
 
     Raises:
-        SpeechFailed: flite cannot read a sentence again.
+        FliteMissing, SpeechFailed: flite is not installed, or cannot read a sentence again.
         ValueError: it reads it at another pace.
     """
     found = {}

@@ -105,7 +105,7 @@ def write_index(
     """
     plain = [f.content for u, f in zip(utterances, features, strict=True) if u.is_plain]
     vectors = np.concatenate(plain).astype(np.float32)
-    faiss.omp_set_num_threads(1)  # the same sums, and so the same centroids, on every machine
+    faiss.omp_set_num_threads(1)  # the same sums, and so the same centroids, at every run
     means = faiss.Kmeans(
         vectors.shape[1],
         min(count, len(vectors)),

@@ -17,7 +17,6 @@ __all__ = [
     "N_MELS",
     "MultiResolutionLoss",
     "adversarial_loss",
-    "audible_envelope_loss",
     "discriminator_loss",
     "envelope_loss",
     "feature_loss",
@@ -40,7 +39,6 @@ RESOLUTIONS = (
     (128, 32, 128),
 )  # size, hop, window
 MOVE_FRAMES = 2
-QUIET_LEVEL, LEVEL_STEP, LEAST_WEIGHT = -3.2, 0.7, 0.4  # mean log envelope between consonants and vowels, and its scale
 PHASE_RESOLUTION = (512, 128, 512)
 PHASE_BANDS = 32  # below 1 kHz; higher harmonics keep no steady phase, so they can only be weakened by this
 GRID_FRAMES, GRID_FLOOR = 16, 1e-7  # window; power of what 16 bit cannot tell
@@ -89,20 +87,8 @@ def envelope_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
     A blurred consonant is near the true one at every frame, and unlike it in how it moves.
     """
-    return functional.l1_loss(made, wanted) + functional.l1_loss(_moves(made), _moves(wanted))
-
-
-def audible_envelope_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the same distance with loud frames weighed about three times as much as silence.
-
-    Words are lost in vowels: true envelopes in the louder half of the frames alone halve the errors of a recogniser,
-    in the softer half they change nothing.
-    """
-    loudness = wanted.mean(1, keepdim=True)
-    weight = LEAST_WEIGHT + torch.sigmoid((loudness - QUIET_LEVEL) / LEVEL_STEP)
-    between = (weight[..., MOVE_FRAMES:] + weight[..., :-MOVE_FRAMES]) / 2
-    moves_off = (_moves(made) - _moves(wanted)).abs()
-    return (weight * (made - wanted).abs()).mean() + (between * moves_off).mean()
+    moves = (x[..., MOVE_FRAMES:] - x[..., :-MOVE_FRAMES] for x in (made, wanted))
+    return functional.l1_loss(made, wanted) + functional.l1_loss(*moves)
 
 
 class MultiResolutionLoss:
@@ -169,10 +155,6 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
         for r, m in zip(rs, ms, strict=True)
     ]
     return sum(terms) / len(terms)  # type: ignore[return-value]
-
-
-def _moves(envelope: torch.Tensor) -> torch.Tensor:
-    return envelope[..., MOVE_FRAMES:] - envelope[..., :-MOVE_FRAMES]
 
 
 def _height_on_grid(wave: torch.Tensor) -> torch.Tensor:

@@ -28,10 +28,10 @@ _PHONE = re.compile(r"(\S+?):([0-9.]+)")
 
 
 class SpeechFailed(RuntimeError):
-    """flite is not there, or did not say the sentence in one piece."""
+    """flite did not say the sentence in one piece."""
 
 
-class FliteMissing(SpeechFailed):
+class FliteMissing(RuntimeError):
     """flite is not there, so no sentence can be read."""
 
 

@@ -30,7 +30,6 @@ from tools.demo_voices.losses import (
     N_MELS,
     MultiResolutionLoss,
     adversarial_loss,
-    audible_envelope_loss,
     discriminator_loss,
     envelope_loss,
     feature_loss,
@@ -152,7 +151,7 @@ def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTra
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
         batch = crops.draw(recipe.acoustic_batch, random)
-        loss = audible_envelope_loss(trainer.reader(trainer.latent(batch)), batch.envelope)
+        loss = envelope_loss(trainer.reader(trainer.latent(batch)), batch.envelope)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learning, 1.0)

@@ -22,12 +22,12 @@ from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.types import ContentFeatures, PitchTrack
 from tools.demo_voices import alignment, content, crops, envelopes, export, loop, losses, pitch, sentences, synthesis
 from tools.demo_voices.corpus import Utterance
-from tools.demo_voices.features import Features, warped
+from tools.demo_voices.features import warped
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.settings import TINY
 from tools.demo_voices.speech import PHONES, Spoken, Style
 from tools.demo_voices.tracker import track_f0
-from tools.demo_voices.voices import fit_reader, new_trainer, synthesizer_config
+from tools.demo_voices.voices import new_trainer, synthesizer_config
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +186,11 @@ def test_synthesiser_for_batches_is_what_the_engine_computes() -> None:
             torch.testing.assert_close(made[row], network.generate(expected, source[row], row), rtol=1e-3, atol=1e-5)
 
 
+def test_moments_are_those_of_the_same_part_of_the_same_phone() -> None:
+    one, other = utterance([0, 1, 2], [0.2, 0.6, 1.0]), utterance([0, 1, 2], [0.4, 0.5, 1.0])
+    assert one.moments_in(other, np.array([0.1, 0.4, 0.7])) == pytest.approx([0.2, 0.45, 0.625])
+
+
 def test_warped_content_follows_the_phones() -> None:
     target, other = utterance([0, 1, 2], [0.2, 0.6, 1.0]), utterance([0, 1, 2], [0.4, 0.5, 1.0])
     says = other.spoken.phones[other.phone_at(content.frame_times(50))[0]].astype(np.float16)[:, None]
@@ -244,7 +249,7 @@ def test_index_holds_what_lies_in_the_middle_and_searches_all_of_it(tmp_path: Pa
     centres = random.standard_normal((90, 6)).astype(np.float32) * 4
     spoken = centres[random.integers(90, size=3000)] + 0.2 * random.standard_normal((3000, 6))
     said, other = utterance([0], [1.0]), replace(utterance([0], [1.0]), style=Style(1.2))
-    heard = [Features(content.astype(np.float16), np.zeros(0, np.float32)) for content in (spoken, spoken + 99)]
+    heard = [content.astype(np.float16) for content in (spoken, spoken + 99)]
     index = FeatureIndex(path := export.write_index("slt", [said, other], heard, 90, 1, tmp_path))
     assert index.count == 90
     lists = faiss.extract_index_ivf(faiss.read_index(str(path)))
@@ -344,27 +349,6 @@ def test_the_latent_learns_slower_than_the_generator() -> None:
     assert rates.keys() == {id(p) for p in trainer.parameters()}
     generator = {id(p) for p in trainer.network.dec.parameters()}
     assert all(rate == pytest.approx(0.4 if key in generator else 0.1) for key, rate in rates.items())
-
-
-def test_reader_of_a_given_voice_is_fitted_to_its_latents() -> None:
-    trainer = new_trainer(TINY)
-    width, frames = TINY.voice.inter, 12
-    matrix, bias = torch.randn(losses.N_MELS, width), torch.randn(losses.N_MELS, 1)
-
-    class Drawn:
-        def draw(self, count: int, random: np.random.Generator) -> crops.Batch:
-            content = torch.from_numpy(random.standard_normal((count, frames, TINY.hubert.hidden)).astype(np.float32))
-            none, codes = torch.zeros(count, frames), torch.ones(count, frames, dtype=torch.long)
-            speaker = torch.zeros(count, dtype=torch.long)
-            batch = crops.Batch(content, codes, none, none, none, none, speaker, speaker)
-            before = torch.get_rng_state()
-            latent = trainer.latent(batch)
-            torch.set_rng_state(before)  # whoever asks for the latent has this noise
-            return replace(batch, envelope=matrix @ latent + bias)
-
-    fit_reader(TINY, Drawn(), trainer)  # type: ignore[arg-type]
-    torch.testing.assert_close(trainer.reader.weight[:, :, 0], matrix, atol=2e-2, rtol=2e-2)
-    torch.testing.assert_close(trainer.reader.bias, bias[:, 0], atol=2e-2, rtol=2e-2)
 
 
 def test_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:

@@ -18,15 +18,15 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from rvc_batch.engine.torch_nets.hubert import Hubert
 from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from tools.demo_voices import export
+from tools.demo_voices.acoustic import fit_reader, train_acoustic
 from tools.demo_voices.content import ContentTrainer, phone_accuracy, train_content
 from tools.demo_voices.corpus import Corpus, Utterance, build_corpus
 from tools.demo_voices.crops import Crops, Material
 from tools.demo_voices.discriminators import Discriminators
 from tools.demo_voices.envelopes import extract_envelopes
-from tools.demo_voices.features import extract
+from tools.demo_voices.features import extract_content, extract_f0
 from tools.demo_voices.given import Given
 from tools.demo_voices.hearing import Hearing
 from tools.demo_voices.loop import Stage
@@ -34,21 +34,20 @@ from tools.demo_voices.pitch import label_corpus, train_pitch
 from tools.demo_voices.sentences import HELD_OUT, compose
 from tools.demo_voices.settings import FULL, TINY, Recipe
 from tools.demo_voices.speech import Style, speak
+from tools.demo_voices.stretches import Stretches
 from tools.demo_voices.voices import (
     TUNE_RATE,
     WAVE_RATE,
     VoiceTrainer,
     context_frames,
-    fit_reader,
     new_trainer,
     synthesizer_config,
-    train_acoustic,
     train_waves,
 )
 
 STATE_VARIABLE = "RVC_BATCH_DEMO_STATE"
 SCALES = {"full": FULL, "tiny": TINY}
-LAST = ("corpus", "content", "pitch", "features", "acoustic", "base", "voices")
+LAST = ("corpus", "content", "pitch", "envelopes", "acoustic", "features", "base", "voices")
 
 logger = logging.getLogger("demo_voices")
 
@@ -95,29 +94,39 @@ def make(
         corpus = build_corpus(recipe, state)
     if "content" not in stages:
         return
-    content = (given and given.content(recipe)) or _train_content(recipe, state, corpus)
-    export.write_hubert(content, recipe.hubert, out / "hubert_base.pt")
+    content = _content(recipe, state, corpus, given)
+    export.write_hubert(content.network, recipe.hubert, out / "hubert_base.pt")
     if "pitch" not in stages:
         return
     pitch = (given and given.pitch(recipe)) or _train_pitch(recipe, state, corpus)
     export.write_rmvpe(pitch, recipe.rmvpe, out / "rmvpe.pt")
+    if "envelopes" not in stages:
+        return
+    with _Timed(state, "envelopes"):
+        f0 = extract_f0(corpus, pitch, recipe.rmvpe.frame_multiple, recipe.targets, state)
+        sentences = compose(max(recipe.sentences.values()), recipe.seed)
+        material = Material(corpus, f0, extract_envelopes(corpus, f0, sentences, state))
+    if "acoustic" not in stages:
+        return
+    own = given if given is not None and given.has_voices(recipe) else None
+    with _Timed(state, "acoustic"):
+        voices = _train_acoustic(recipe, state, material, content, own)
+    export.write_hubert(content.network, recipe.hubert, out / "hubert_base.pt")
     if "features" not in stages:
         return
     with _Timed(state, "features"):
-        features = extract(corpus, content, pitch, recipe.rmvpe.frame_multiple, state)
-    targets = only or recipe.targets
-    needed = targets if given is not None and given.has_voices(recipe) else recipe.targets
-    sentences = compose(max(recipe.sentences.values()), recipe.seed)
-    with _Timed(state, "envelopes"):
-        material = Material(corpus, features, extract_envelopes(corpus, features, needed, sentences, state))
-    _make_voices(recipe, state, out, material, Hearing(content), stages, given, targets)
+        material.content = extract_content(corpus, content.network, state)
+    _train_waves(recipe, state, out, material, Hearing(content.network), voices, stages, only or recipe.targets)
 
 
-def _train_content(recipe: Recipe, state: Path, corpus: Corpus) -> Hubert:
+def _content(recipe: Recipe, state: Path, corpus: Corpus, given: Given | None) -> ContentTrainer:
+    if given is not None and (network := given.content(recipe)) is not None:
+        torch.manual_seed(recipe.seed)
+        return ContentTrainer(recipe.hubert, network)
     with _Timed(state, "content"):
         trainer = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
     _report_accuracy(trainer, recipe)
-    return trainer.network
+    return trainer
 
 
 def _train_pitch(recipe: Recipe, state: Path, corpus: Corpus) -> Rmvpe:
@@ -127,76 +136,58 @@ def _train_pitch(recipe: Recipe, state: Path, corpus: Corpus) -> Rmvpe:
         return train_pitch(recipe, corpus, labels, _stage(recipe, state, "pitch", recipe.pitch_steps))
 
 
-def _make_voices(
+def _train_acoustic(
+    recipe: Recipe, state: Path, material: Material, content: ContentTrainer, given: Given | None
+) -> dict[str, VoiceTrainer]:
+    """Return what makes the voice of each target: one of its own if it is given, else one of all."""
+    stretches = Stretches(material, recipe.targets, recipe.acoustic_frames)
+    if given is None:
+        voices = dict.fromkeys(recipe.targets, new_trainer(recipe))
+        train_acoustic(recipe, stretches, _stage(recipe, state, "acoustic", recipe.acoustic_steps), content, voices)
+        return voices
+    voices = {target: new_trainer(recipe) for target in recipe.targets}
+    stage = _stage(recipe, state, "acoustic", recipe.more_acoustic_steps)
+    for target, voice in voices.items():
+        given.fill_voice(voice.network, recipe, target)
+        if not stage.checkpoint.is_file():  # else the reader is in it
+            fit_reader(recipe, stretches, content, voice, target)
+        voice.reader.requires_grad_(False)
+    train_acoustic(recipe, stretches, stage, content, voices)
+    for voice in voices.values():
+        voice.reader.requires_grad_(True)
+    return voices
+
+
+def _train_waves(
     recipe: Recipe,
     state: Path,
     out: Path,
     material: Material,
     hearing: Hearing,
+    voices: dict[str, VoiceTrainer],
     stages: tuple[str, ...],
-    given: Given | None,
     targets: Sequence[str],
 ) -> None:
-    if given is not None and given.has_voices(recipe):
-        if "voices" in stages:
-            for voice in targets:
-                trainer = _go_on(recipe, state, material, hearing, given, voice)
-                _write_voice(recipe, out, voice, trainer, material)
-        return
-    numbers = _numbers(recipe)
-    if "acoustic" not in stages:
-        return
-    trainer, opponents = new_trainer(recipe), Discriminators()
-    with _Timed(state, "acoustic"):
-        crops = Crops(material, numbers, recipe.acoustic_frames)
-        train_acoustic(recipe, crops, _stage(recipe, state, "acoustic", recipe.acoustic_steps), trainer)
+    """Train the voices end to end: all targets together first, if they share one, then each by itself."""
     if "base" not in stages:
         return
-    with _Timed(state, "base"):
-        crops = Crops(material, numbers, context_frames(recipe))
-        stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
-        quiet = recipe.vocoder_steps
-        train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=WAVE_RATE)
-    for voice in targets:
-        own, own_opponents = trainer, opponents
+    numbers, opponents = {voice: i for i, voice in enumerate(recipe.targets)}, Discriminators()
+    is_shared, quiet, steps = len({id(v) for v in voices.values()}) == 1, recipe.more_quiet_steps, recipe.more_gan_steps
+    if is_shared:
+        with _Timed(state, "base"):
+            crops = Crops(material, numbers, context_frames(recipe))
+            stage = _stage(recipe, state, "base", recipe.vocoder_steps + recipe.gan_steps)
+            base, base_quiet = voices[recipe.targets[0]], recipe.vocoder_steps
+            train_waves(recipe, crops, stage, base, opponents, hearing, quiet_steps=base_quiet, peak=WAVE_RATE)
+        quiet, steps = 0, recipe.tune_steps
+    for target in targets:
+        trainer, own_opponents = copy.deepcopy(voices[target]), copy.deepcopy(opponents)
         if "voices" in stages:
-            own, own_opponents = copy.deepcopy(trainer), copy.deepcopy(opponents)
-            with _Timed(state, voice):
-                crops = Crops(material, {voice: numbers[voice]}, context_frames(recipe))
-                stage = _stage(recipe, state, voice, recipe.tune_steps)
-                train_waves(recipe, crops, stage, own, own_opponents, hearing, quiet_steps=0, peak=TUNE_RATE)
-        _write_voice(recipe, out, voice, own, material)
-
-
-def _go_on(
-    recipe: Recipe,
-    state: Path,
-    material: Material,
-    hearing: Hearing,
-    given: Given,
-    voice: str,
-) -> VoiceTrainer:
-    """Return a given voice, trained further by itself."""
-    trainer, opponents = new_trainer(recipe), Discriminators()
-    given.fill_voice(trainer.network, recipe, voice)
-    number = {voice: _numbers(recipe)[voice]}
-    with _Timed(state, voice):
-        crops = Crops(material, number, recipe.acoustic_frames)
-        stage = _stage(recipe, state, f"{voice}.acoustic", recipe.more_acoustic_steps)
-        if not stage.checkpoint.is_file():  # else the reader is in it
-            fit_reader(recipe, crops, trainer)
-        trainer.reader.requires_grad_(False)
-        train_acoustic(recipe, crops, stage, trainer)
-        trainer.reader.requires_grad_(True)
-        crops, quiet = Crops(material, number, context_frames(recipe)), recipe.more_quiet_steps
-        stage = _stage(recipe, state, voice, quiet + recipe.more_gan_steps)
-        train_waves(recipe, crops, stage, trainer, opponents, hearing, quiet_steps=quiet, peak=TUNE_RATE)
-    return trainer
-
-
-def _numbers(recipe: Recipe) -> dict[str, int]:
-    """Return the number of each target's speaker embedding."""
-    return {voice: i for i, voice in enumerate(recipe.targets)}
+            with _Timed(state, target):
+                crops = Crops(material, {target: numbers[target]}, context_frames(recipe))
+                stage = _stage(recipe, state, target, quiet + steps)
+                train_waves(recipe, crops, stage, trainer, own_opponents, hearing, quiet_steps=quiet, peak=TUNE_RATE)
+        _write_voice(recipe, out, target, trainer, material)
 
 
 def _write_voice(
@@ -214,8 +205,8 @@ def _write_voice(
     export.write_voice(trainer.network, config, number, about, folder / f"{voice}.pth")
     for old in folder.glob("*.index"):
         old.unlink()
-    spoken, features = material.corpus.by_voice[voice], material.features[voice]
-    export.write_index(voice, spoken, features, recipe.index_vectors, recipe.seed, folder)
+    spoken, content = material.corpus.by_voice[voice], material.content[voice]
+    export.write_index(voice, spoken, content, recipe.index_vectors, recipe.seed, folder)
 
 
 def _stage(recipe: Recipe, state: Path, name: str, steps: int) -> Stage:

@@ -11,10 +11,11 @@ from scipy import signal
 
 from tools.demo_voices.speech import RATE_HZ
 
-__all__ = ["colour", "disturb", "level", "noise", "resample", "room"]
+__all__ = ["SPEED", "colour", "disturb", "level", "noise", "resample", "room"]
 
 F32 = NDArray[np.float32]
 
+SPEED = (0.83, 1.22)  # factors of tempo and pitch
 COLOUR_DB = 8.0
 SNR_DB = (8.0, 45.0)
 LEVEL_DB = (-25.0, 0.0)

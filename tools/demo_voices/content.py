@@ -18,14 +18,23 @@ from torch.nn import functional
 from rvc_batch.engine.dialect import RVC_2023
 from rvc_batch.engine.network_config import SAMPLE_RATE_16K, HubertConfig
 from rvc_batch.engine.torch_nets.hubert import Hubert
-from tools.demo_voices.augment import disturb, resample
+from tools.demo_voices.augment import SPEED, disturb, resample
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
 from tools.demo_voices.loop import Stage, rate_at, run_stage, set_rate
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.speech import PHONES
 
-__all__ = ["ContentTrainer", "frame_times", "layers", "phone_accuracy", "states", "train_content"]
+__all__ = [
+    "ContentTrainer",
+    "frame_times",
+    "layers",
+    "naming_loss",
+    "phone_accuracy",
+    "samples_of",
+    "states",
+    "train_content",
+]
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -34,7 +43,6 @@ THIRDS = 3
 N_STATES = 1 + THIRDS * (len(PHONES) - 1)  # silence is one state
 V1_WEIGHT = 0.4
 PEAK_RATE = 1.2e-3
-SPEED = (0.83, 1.22)
 RECEPTIVE_HALF = 200  # samples: half of the 400 that a frame of HuBERT hears
 HOP = 320
 
@@ -42,17 +50,18 @@ HOP = 320
 class ContentTrainer(nn.Module):
     """The network with the two heads that only training needs."""
 
-    def __init__(self, config: HubertConfig) -> None:
+    def __init__(self, config: HubertConfig, network: Hubert | None = None) -> None:
+        """network: one that is trained; without it, a new one."""
         super().__init__()
-        self.network = Hubert(config)
+        self.network = network or Hubert(config)
         self.head_v2 = nn.Linear(config.hidden, N_STATES)
         self.head_v1 = nn.Linear(config.projection, N_STATES)
         self._v1_layer = RVC_2023.v1_layer
 
-    def forward(self, waves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logits [B, T50, N_STATES] of both heads for waves [B, N] at 16 kHz."""
+    def forward(self, waves: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return features [B, T50, D] and the logits [B, T50, N_STATES] of both heads for waves [B, N] at 16 kHz."""
         depths = layers(self.network, waves)
-        return self.head_v2(depths[-1]), self.head_v1(self.network.final_proj(depths[self._v1_layer]))
+        return depths[-1], self.head_v2(depths[-1]), self.head_v1(self.network.final_proj(depths[self._v1_layer]))
 
 
 def layers(network: Hubert, waves: torch.Tensor) -> list[torch.Tensor]:
@@ -66,6 +75,11 @@ def layers(network: Hubert, waves: torch.Tensor) -> list[torch.Tensor]:
 def frame_times(frames: int) -> NDArray[np.float64]:
     """Return the middle of each content frame in seconds."""
     return (HOP * np.arange(frames) + RECEPTIVE_HALF) / SAMPLE_RATE_16K
+
+
+def samples_of(frames: int) -> int:
+    """Return how many samples give so many content frames."""
+    return HOP * (frames - 1) + 2 * RECEPTIVE_HALF
 
 
 def states(utterance: Utterance, times: NDArray[np.float64]) -> I64:
@@ -85,24 +99,31 @@ def train_content(recipe: Recipe, corpus: Corpus, stage: Stage) -> ContentTraine
     def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
         set_rate(optimiser, rate_at(number, recipe.content_steps, PEAK_RATE))
         waves, labels = _batch(recipe, corpus, random)
-        v2, v1 = trainer(waves)
-        loss_v2 = functional.cross_entropy(v2.flatten(0, 1), labels.flatten(), label_smoothing=0.05)
-        loss_v1 = functional.cross_entropy(v1.flatten(0, 1), labels.flatten(), label_smoothing=0.05)
+        _, v2, v1 = trainer(waves)
+        loss = naming_loss(v2, v1, labels)
         optimiser.zero_grad(set_to_none=True)
-        (loss_v2 + V1_WEIGHT * loss_v1).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(trainer.parameters(), 1.0)
         optimiser.step()
         hits = (v2.detach().argmax(-1) == labels).float().mean()
-        return {"v2": loss_v2.item(), "v1": loss_v1.item(), "hits": hits.item()}
+        return {"naming": loss.item(), "hits": hits.item()}
 
     run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
     return trainer.eval()
 
 
+def naming_loss(v2: torch.Tensor, v1: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    """Return how badly the logits [B, T50, N_STATES] of both heads name the states [B, T50], added."""
+    losses = [
+        functional.cross_entropy(logits.flatten(0, 1), state.flatten(), label_smoothing=0.05) for logits in (v2, v1)
+    ]
+    return losses[0] + V1_WEIGHT * losses[1]
+
+
 @torch.inference_mode()
 def phone_accuracy(trainer: ContentTrainer, utterance: Utterance) -> float:
     """Return the share of frames, silence apart, whose phone the last layer's head names rightly."""
-    logits, _ = trainer(on_device(utterance.wave)[None])
+    _, logits, _ = trainer(on_device(utterance.wave)[None])
     truth = states(utterance, frame_times(logits.shape[1]))
     said = logits[0].argmax(-1).cpu().numpy()
     is_speech = truth > 0

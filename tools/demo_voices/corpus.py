@@ -64,6 +64,14 @@ class Utterance:
         gone = (times - starts[place]) / np.maximum(ends[place] - starts[place], 1e-3)
         return place, gone.clip(0.0, 1.0 - 1e-9)
 
+    def moments_in(self, other: Utterance, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return when (s) another utterance of the same phones says what this one says at each time (s)."""
+        place, gone = self.phone_at(times)
+        ends = other.spoken.ends.astype(np.float64)
+        starts = np.concatenate(([0.0], ends[:-1]))
+        moments: NDArray[np.float64] = starts[place] + gone * (ends[place] - starts[place])
+        return moments
+
 
 class Corpus:
     """All utterances, by voice."""

@@ -7,7 +7,6 @@ with it learns words instead of harmonics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from rvc_batch.engine.network_config import HOP_16K, SAMPLE_RATE_16K
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
-from tools.demo_voices.features import Features
 from tools.demo_voices.losses import log_envelope
 from tools.demo_voices.speech import RATE_HZ, Style, speak
 
@@ -32,9 +30,9 @@ WINDOW_STEP, WINDOWS, UNVOICED_WINDOW = 16, (128, 400), 256  # samples
 
 
 def extract_envelopes(
-    corpus: Corpus, features: dict[str, list[Features]], targets: Iterable[str], sentences: list[str], state: Path
+    corpus: Corpus, f0: dict[str, list[F32]], sentences: list[str], state: Path
 ) -> dict[str, list[F16]]:
-    """Return the log envelope [N_MELS, T100] of every utterance of the targets; kept in the state folder.
+    """Return the log envelope [N_MELS, T100] of every utterance whose f0 there is; kept in the state folder.
 
     sentences: what `Utterance.text` counts in.
 
@@ -43,12 +41,12 @@ def extract_envelopes(
         ValueError: it reads it at another pace.
     """
     found = {}
-    for voice in targets:
+    for voice, tracks in f0.items():
         kept = state / "corpus" / f"{voice}.envelopes.npz"
         if not kept.is_file():
-            pairs = zip(corpus.by_voice[voice], features[voice], strict=True)
-            bar = tqdm(pairs, desc=f"envelopes {voice}", total=len(features[voice]), unit="sentence", mininterval=5)
-            arrays = {f"{i}": _mean_envelope(u, sentences[u.text], two_periods(f.f0)) for i, (u, f) in enumerate(bar)}
+            pairs = zip(corpus.by_voice[voice], tracks, strict=True)
+            bar = tqdm(pairs, desc=f"envelopes {voice}", total=len(tracks), unit="sentence", mininterval=5)
+            arrays = {f"{i}": _mean_envelope(u, sentences[u.text], two_periods(f)) for i, (u, f) in enumerate(bar)}
             unfinished = kept.with_suffix(".part.npz")
             np.savez(unfinished, **arrays)  # type: ignore[arg-type]
             unfinished.replace(kept)

@@ -8,6 +8,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rvc_batch.engine.checkpoints import NetworkConfig
 from rvc_batch.engine.network_config import HubertConfig, RmvpeConfig, SynthesizerConfig
@@ -17,7 +18,6 @@ from rvc_batch.engine.torch_nets.rmvpe import Rmvpe
 from rvc_batch.engine.torch_nets.synthesizer import Synthesizer
 from rvc_batch.importers.rules import parameters
 from tools.demo_voices.corpus import Utterance
-from tools.demo_voices.features import Features
 
 __all__ = ["write_hubert", "write_index", "write_rmvpe", "write_voice"]
 
@@ -96,14 +96,14 @@ def write_voice(network: Synthesizer, config: SynthesizerConfig, speaker: int, a
 
 
 def write_index(
-    voice: str, utterances: list[Utterance], features: list[Features], count: int, seed: int, folder: Path
+    voice: str, utterances: list[Utterance], content: list[NDArray[np.float16]], count: int, seed: int, folder: Path
 ) -> Path:
     """Write an IVF-Flat index over centroids of the content features of a voice's plain speech; returns its path.
 
     count: of centroids, at most. They lie nearer to what will be asked for than as many features drawn by chance.
     Every list is searched: with so few vectors that costs nothing.
     """
-    plain = [f.content for u, f in zip(utterances, features, strict=True) if u.is_plain]
+    plain = [features for u, features in zip(utterances, content, strict=True) if u.is_plain]
     vectors = np.concatenate(plain).astype(np.float32)
     faiss.omp_set_num_threads(1)  # the same sums, and so the same centroids, at every run
     means = faiss.Kmeans(

@@ -5,8 +5,9 @@ The waves are padded as the engine pads them, so that what training sees is what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,52 +24,43 @@ from tools.demo_voices.content import frame_times
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
 
-__all__ = ["Features", "extract", "warped"]
+__all__ = ["extract_content", "extract_f0", "warped"]
 
+F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
 PAD = RVC_2023.pad  # samples of reflection on each side
-PAD_S = PAD / 16_000
+FIRST = PAD // HOP_16K  # frame that is not padding
+
+Kind = TypeVar("Kind", bound=np.generic)
 
 
-@dataclass(frozen=True)
-class Features:
-    """Of one utterance. content: [T50, D] float16 · f0: [T100] Hz, 0 where unvoiced."""
-
-    content: NDArray[np.float16]
-    f0: F32
-
-
-def extract(corpus: Corpus, hubert: Hubert, rmvpe: Rmvpe, multiple: int, state: Path) -> dict[str, list[Features]]:
-    """Return features of every utterance, by voice, in the order of the corpus; kept in the state folder.
+def extract_f0(corpus: Corpus, rmvpe: Rmvpe, multiple: int, voices: Iterable[str], state: Path) -> dict[str, list[F32]]:
+    """Return f0 [T100] in Hz, 0 where unvoiced, of every utterance of some voices, by voice; kept in the state folder.
 
     multiple: of frames, which the pitch network wants.
     """
-    found = {}
-    for voice, utterances in corpus.by_voice.items():
-        kept = state / "corpus" / f"{voice}.features.npz"
-        if not kept.is_file():
-            arrays = {}
-            for i, utterance in enumerate(tqdm(utterances, desc=f"features {voice}", unit="sentence", mininterval=5)):
-                features = _features(utterance.wave, hubert, rmvpe, multiple)
-                arrays[f"content{i}"], arrays[f"f0_{i}"] = features.content, features.f0
-            unfinished = kept.with_suffix(".part.npz")
-            np.savez(unfinished, **arrays)
-            unfinished.replace(kept)
-        with np.load(kept) as stored:
-            found[voice] = [Features(stored[f"content{i}"], stored[f"f0_{i}"]) for i in range(len(utterances))]
-    return found
+    return {voice: _kept(corpus, voice, "pitch", state, lambda wave: _f0(wave, rmvpe, multiple)) for voice in voices}
 
 
-@torch.inference_mode()
-def _features(wave: F32, hubert: Hubert, rmvpe: Rmvpe, multiple: int) -> Features:
-    padded = np.pad(wave, PAD, mode="reflect")
-    content = hubert(on_device(padded), layer=hubert_depth(hubert), project=False)[0].cpu().numpy()
-    first = int(PAD_S * FRAME_RATE_HZ)
-    mel = LogMel()(torch.from_numpy(padded))
-    salience = rmvpe(on_device(pad_frames(mel, multiple, RVC_2023.mel_padding).numpy()))[: mel.shape[0]].cpu().numpy()
-    frames = wave.size // HOP_16K
-    f0 = decode_salience(salience).f0[first : first + frames]
-    return Features(content[first // 2 : first // 2 + (frames + 1) // 2].astype(np.float16), f0)
+def extract_content(corpus: Corpus, hubert: Hubert, state: Path) -> dict[str, list[F16]]:
+    """Return content features [T50, D] of every utterance, by voice; kept in the state folder."""
+    return {
+        voice: _kept(corpus, voice, "features", state, lambda wave: _content(wave, hubert)) for voice in corpus.by_voice
+    }
+
+
+def warped(target: Utterance, other: Utterance, content: F16, frames: int) -> F32:
+    """Return [frames, D]: the other's content, moved to where the target says the same part of the same phone.
+
+    Both must say the same phones.
+    """
+    moments = target.moments_in(other, frame_times(frames))
+    exact = (moments - frame_times(1)[0]) * (FRAME_RATE_HZ / 2)
+    low = np.floor(exact).astype(np.int64).clip(0, content.shape[0] - 1)
+    high = (low + 1).clip(0, content.shape[0] - 1)
+    share = (exact - low).clip(0, 1)[:, None].astype(np.float32)
+    moved: F32 = content[low].astype(np.float32) * (1 - share) + content[high].astype(np.float32) * share
+    return moved
 
 
 def hubert_depth(hubert: Hubert) -> int:
@@ -76,18 +68,33 @@ def hubert_depth(hubert: Hubert) -> int:
     return len(hubert.encoder.layers)
 
 
-def warped(target: Utterance, other: Utterance, content: NDArray[np.float16], frames: int) -> F32:
-    """Return [frames, D]: the other's content, moved to where the target says the same part of the same phone.
+def _kept(
+    corpus: Corpus, voice: str, name: str, state: Path, make: Callable[[F32], NDArray[Kind]]
+) -> list[NDArray[Kind]]:
+    """Return what is made of every utterance of a voice, in the order of the corpus, making it only once."""
+    path, utterances = state / "corpus" / f"{voice}.{name}.npz", corpus.by_voice[voice]
+    if not path.is_file():
+        bar = tqdm(utterances, desc=f"{name} {voice}", unit="sentence", mininterval=5)
+        arrays = {str(i): make(utterance.wave) for i, utterance in enumerate(bar)}
+        unfinished = path.with_suffix(".part.npz")
+        np.savez(unfinished, **arrays)  # type: ignore[arg-type]
+        unfinished.replace(path)
+    with np.load(path) as stored:
+        return [stored[str(i)] for i in range(len(utterances))]
 
-    Both must say the same phones.
-    """
-    place, gone = target.phone_at(frame_times(frames))
-    ends = other.spoken.ends.astype(np.float64)
-    starts = np.concatenate(([0.0], ends[:-1]))
-    moments = starts[place] + gone * (ends[place] - starts[place])
-    exact = (moments - frame_times(1)[0]) * (FRAME_RATE_HZ / 2)
-    low = np.floor(exact).astype(np.int64).clip(0, content.shape[0] - 1)
-    high = (low + 1).clip(0, content.shape[0] - 1)
-    share = (exact - low).clip(0, 1)[:, None].astype(np.float32)
-    moved: F32 = content[low].astype(np.float32) * (1 - share) + content[high].astype(np.float32) * share
-    return moved
+
+@torch.inference_mode()
+def _content(wave: F32, hubert: Hubert) -> F16:
+    padded = on_device(np.pad(wave, PAD, mode="reflect"))
+    content = hubert(padded, layer=hubert_depth(hubert), project=False)[0].cpu().numpy()
+    frames = wave.size // HOP_16K
+    kept: F16 = content[FIRST // 2 : FIRST // 2 + (frames + 1) // 2].astype(np.float16)
+    return kept
+
+
+@torch.inference_mode()
+def _f0(wave: F32, rmvpe: Rmvpe, multiple: int) -> F32:
+    mel = LogMel()(torch.from_numpy(np.pad(wave, PAD, mode="reflect")))
+    frames = pad_frames(mel, multiple, RVC_2023.mel_padding).numpy()
+    salience = rmvpe(on_device(frames))[: mel.shape[0]].cpu().numpy()
+    return decode_salience(salience).f0[FIRST : FIRST + wave.size // HOP_16K]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.fft import dct
 from scipy.signal import firwin
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ __all__ = [
     "N_MELS",
     "MultiResolutionLoss",
     "adversarial_loss",
+    "cepstral_loss",
     "discriminator_loss",
     "envelope_loss",
     "feature_loss",
@@ -39,6 +41,7 @@ RESOLUTIONS = (
     (128, 32, 128),
 )  # size, hop, window
 MOVE_FRAMES = 2
+N_CEPSTRA, CEPSTRA_MOVES = 13, (2, 5)  # frames
 PHASE_RESOLUTION = (512, 128, 512)
 PHASE_BANDS = 32  # below 1 kHz; higher harmonics keep no steady phase, so they can only be weakened by this
 GRID_FRAMES, GRID_FLOOR = 16, 1e-7  # window; power of what 16 bit cannot tell
@@ -54,6 +57,7 @@ class _Tables:
     mel: torch.Tensor | None = None
     windows: dict[int, torch.Tensor] = {}  # noqa: RUF012 — a cache, filled on demand
     bands: torch.Tensor | None = None
+    cepstra: torch.Tensor | None = None
 
 
 def spectrum(wave: torch.Tensor, size: int, hop: int, window: int) -> torch.Tensor:
@@ -89,6 +93,18 @@ def envelope_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """
     moves = (x[..., MOVE_FRAMES:] - x[..., :-MOVE_FRAMES] for x in (made, wanted))
     return functional.l1_loss(made, wanted) + functional.l1_loss(*moves)
+
+
+def cepstral_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return the distance of the low cepstra of log envelopes [B, N_MELS, T] and of their moves, added.
+
+    What a recogniser looks at: the coarse shape of the spectrum and how it moves within a phone. The fine shape is
+    mostly chance.
+    """
+    if _Tables.cepstra is None:
+        _Tables.cepstra = on_device(dct(np.eye(N_MELS), axis=0, norm="ortho")[:N_CEPSTRA].astype(np.float32))
+    off = _Tables.cepstra @ (made - wanted)
+    return off.abs().mean() + sum((off[..., k:] - off[..., :-k]).abs().mean() for k in CEPSTRA_MOVES)
 
 
 class MultiResolutionLoss:

@@ -49,14 +49,14 @@ class Recipe:
     pitch_steps: int
     pitch_batch: int
     pitch_frames: int
-    acoustic_steps: int  # text encoder and flow alone, against mel spectra
+    acoustic_steps: int  # content network, text encoders and flows, against envelopes
     acoustic_batch: int
-    acoustic_frames: int
+    acoustic_frames: int  # of content
     vocoder_steps: int  # all of the synthesiser, without discriminators
     gan_steps: int  # all of it, with them; one base for all targets
     tune_steps: int  # then each target by itself
-    more_acoustic_steps: int  # a voice that is given: text encoder and flow alone,
-    more_quiet_steps: int  # then the voice without discriminators,
+    more_acoustic_steps: int  # if voices are given: content network, text encoders and flows,
+    more_quiet_steps: int  # then each voice without discriminators,
     more_gan_steps: int  # and with them
     wave_batch: int
     wave_frames: int  # generated per item
@@ -98,19 +98,19 @@ FULL = Recipe(
         resblock_kernels=(3, 7),
         resblock_dilations=((1, 3), (1, 3)),
     ),
-    content_steps=4000,
+    content_steps=2400,
     content_batch=8,
     content_seconds=(2.0, 5.0),
     pitch_steps=1500,
     pitch_batch=12,
     pitch_frames=128,
-    acoustic_steps=3000,
+    acoustic_steps=4000,
     acoustic_batch=12,
-    acoustic_frames=160,
+    acoustic_frames=109,
     vocoder_steps=2000,
     gan_steps=3500,
     tune_steps=2900,
-    more_acoustic_steps=5000,
+    more_acoustic_steps=3600,
     more_quiet_steps=800,
     more_gan_steps=6000,
     wave_batch=8,
@@ -157,7 +157,7 @@ TINY = Recipe(
     pitch_frames=32,
     acoustic_steps=4,
     acoustic_batch=2,
-    acoustic_frames=40,
+    acoustic_frames=20,
     vocoder_steps=3,
     gan_steps=3,
     tune_steps=2,

@@ -1,10 +1,7 @@
 """The voices: one synthesiser for all targets first, then one of its own for each.
 
-Three stages. *acoustic*: text encoder and flow alone, against the spectral envelope of the target, read off the
-latent by a linear layer; cheap, because nothing runs at audio rate, and it is where the words are learnt. *base*:
-with the generator, end to end, spectral losses first and discriminators later. *NAME*: the base, tuned to one target.
-A voice that is given goes through the first stage again (*NAME.acoustic*), with a reader fitted to its latents and
-fixed, so that they keep their meaning for its generator, and then goes on end to end.
+Text encoder and flow have learnt their words by then (`acoustic.py`). *base*: with the generator, end to end, spectral
+losses first and discriminators later. *NAME*: the base, or a voice that is given, tuned to one target.
 
 The latent is made in training as it is in inference (prior, noise, flow), so there is no posterior encoder to
 disagree with.
@@ -46,14 +43,11 @@ __all__ = [
     "TUNE_RATE",
     "WAVE_RATE",
     "VoiceTrainer",
-    "fit_reader",
     "new_trainer",
     "synthesizer_config",
-    "train_acoustic",
     "train_waves",
 ]
 
-ACOUSTIC_RATE = 1e-3
 WAVE_RATE = 6e-4
 TUNE_RATE = 5e-4
 WEIGHTS = {
@@ -68,7 +62,6 @@ WEIGHTS = {
     "adversarial": 1.0,
     "inside": 2.0,
 }
-READER_BATCHES = 60  # that the reader of a given voice is fitted to
 LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -92,10 +85,10 @@ class VoiceTrainer(nn.Module):
         generator = list(self.network.dec.parameters())
         return [{"params": generator, "share": 1.0}, {"params": self.latent_parameters(), "share": LATENT_SHARE}]
 
-    def latent(self, batch: Batch) -> torch.Tensor:
-        """Return z [B, C, T] for a batch, with fresh noise."""
-        shape = (batch.content.shape[0], self.reader.in_channels, batch.content.shape[1])
-        return latent(self.network, batch.content, batch.coarse, batch.speaker, torch.randn(shape))
+    def latent(self, content: torch.Tensor, coarse: torch.Tensor, speaker: torch.Tensor) -> torch.Tensor:
+        """Return z [B, C, T] of content [B, T, D], pitch codes [B, T] and speakers [B], with fresh noise."""
+        shape = (content.shape[0], self.reader.in_channels, content.shape[1])
+        return latent(self.network, content, coarse, speaker, torch.randn(shape))
 
 
 def synthesizer_config(recipe: Recipe, n_speakers: int) -> SynthesizerConfig:
@@ -126,39 +119,6 @@ def new_trainer(recipe: Recipe) -> VoiceTrainer:
     """Return an untrained synthesiser for all targets."""
     torch.manual_seed(recipe.seed)
     return VoiceTrainer(synthesizer_config(recipe, len(recipe.targets)))
-
-
-@torch.no_grad()
-def fit_reader(recipe: Recipe, crops: Crops, trainer: VoiceTrainer) -> None:
-    """Fit the reader to the latents that a given voice makes, by least squares, in place."""
-    torch.manual_seed(recipe.seed)
-    random, latents, envelopes = np.random.default_rng(recipe.seed), [], []
-    for _ in range(READER_BATCHES):
-        batch = crops.draw(recipe.acoustic_batch, random)
-        latents.append(trainer.latent(batch).transpose(1, 2).flatten(0, 1))
-        envelopes.append(batch.envelope.transpose(1, 2).flatten(0, 1))
-    rows = functional.pad(torch.cat(latents), (0, 1), value=1.0)
-    fitted = torch.linalg.lstsq(rows, torch.cat(envelopes)).solution
-    trainer.reader.weight.copy_(fitted[:-1].T[:, :, None])
-    trainer.reader.bias.copy_(fitted[-1])
-
-
-def train_acoustic(recipe: Recipe, crops: Crops, stage: Stage, trainer: VoiceTrainer) -> None:
-    """Train text encoder and flow in place, and the reader unless it is fixed, or go on."""
-    learning = [parameter for parameter in trainer.latent_parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=ACOUSTIC_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-
-    def step(number: int, random: np.random.Generator) -> Mapping[str, float]:
-        set_rate(optimiser, rate_at(number, stage.steps, ACOUSTIC_RATE))
-        batch = crops.draw(recipe.acoustic_batch, random)
-        loss = envelope_loss(trainer.reader(trainer.latent(batch)), batch.envelope)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(learning, 1.0)
-        optimiser.step()
-        return {"envelope": loss.item(), "log_std": trainer.network.enc_p.proj.bias[recipe.voice.inter :].mean().item()}
-
-    run_stage(stage, {"trainer": trainer, "optimiser": optimiser}, step)
 
 
 def train_waves(
@@ -230,7 +190,7 @@ def _generated(
 
     That is of the envelope, off the latent of the whole stretch.
     """
-    z = trainer.latent(batch)
+    z = trainer.latent(batch.content, batch.coarse, batch.speaker)
     start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
     part = batch.part(start, start + recipe.wave_frames)
     speaker = trainer.network.emb_g(batch.speaker)[:, :, None]

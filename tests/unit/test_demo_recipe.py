@@ -348,7 +348,7 @@ def test_the_latent_learns_slower_than_the_generator() -> None:
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert rates.keys() == {id(p) for p in trainer.parameters()}
     generator = {id(p) for p in trainer.network.dec.parameters()}
-    assert all(rate == pytest.approx(0.4 if key in generator else 0.1) for key, rate in rates.items())
+    assert all(rate == pytest.approx(0.4 if key in generator else 0.04) for key, rate in rates.items())
 
 
 def test_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from tools.demo_voices.content import ContentTrainer, layers, naming_loss
 from tools.demo_voices.loop import Stage, rate_at, run_stage, set_rate
-from tools.demo_voices.losses import cepstral_loss, envelope_loss
+from tools.demo_voices.losses import envelope_loss
 from tools.demo_voices.settings import Recipe
 from tools.demo_voices.stretches import Heard, Stretches
 from tools.demo_voices.voices import VoiceTrainer
@@ -28,7 +28,7 @@ __all__ = ["fit_reader", "train_acoustic"]
 
 RATE = 8e-4
 CONTENT_SHARE = 0.5  # of the learning rate: it has learnt before
-CEPSTRA_WEIGHT, NAMING_WEIGHT = 0.5, 0.3
+NAMING_WEIGHT = 0.3
 READER_BATCHES = 20  # that the reader of a given voice is fitted to
 
 
@@ -53,9 +53,8 @@ def train_acoustic(
         total, losses = NAMING_WEIGHT * naming, {"naming": naming.item()}
         for target, voice in voices.items():
             made = voice.reader(_latent(recipe, voice, target, features, heard))
-            wanted = heard.envelope[target]
-            envelope = envelope_loss(made, wanted)
-            total = total + envelope + CEPSTRA_WEIGHT * cepstral_loss(made, wanted)
+            envelope = envelope_loss(made, heard.envelope[target])
+            total = total + envelope
             losses[target] = envelope.item()
         optimiser.zero_grad(set_to_none=True)
         total.backward()

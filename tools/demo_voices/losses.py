@@ -18,7 +18,6 @@ __all__ = [
     "N_MELS",
     "MultiResolutionLoss",
     "adversarial_loss",
-    "cepstral_loss",
     "discriminator_loss",
     "envelope_loss",
     "feature_loss",
@@ -40,8 +39,8 @@ RESOLUTIONS = (
     (256, 64, 256),
     (128, 32, 128),
 )  # size, hop, window
-MOVE_FRAMES = 2
-N_CEPSTRA, CEPSTRA_MOVES = 13, (2, 5)  # frames
+MOVES = (2,)  # frames
+N_CEPSTRA, CEPSTRA_MOVES, CEPSTRA_WEIGHT = 13, (2, 5), 0.5
 PHASE_RESOLUTION = (512, 128, 512)
 PHASE_BANDS = 32  # below 1 kHz; higher harmonics keep no steady phase, so they can only be weakened by this
 GRID_FRAMES, GRID_FLOOR = 16, 1e-7  # window; power of what 16 bit cannot tell
@@ -87,24 +86,15 @@ def log_envelope(wave: torch.Tensor, windows: torch.Tensor) -> torch.Tensor:
 
 
 def envelope_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the distance of log envelopes [B, N_MELS, T] and of their moves within MOVE_FRAMES, added.
+    """Return the distance of log envelopes [B, N_MELS, T] and of their moves, in all bands and in the low cepstra.
 
-    A blurred consonant is near the true one at every frame, and unlike it in how it moves.
-    """
-    moves = (x[..., MOVE_FRAMES:] - x[..., :-MOVE_FRAMES] for x in (made, wanted))
-    return functional.l1_loss(made, wanted) + functional.l1_loss(*moves)
-
-
-def cepstral_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return the distance of the low cepstra of log envelopes [B, N_MELS, T] and of their moves, added.
-
-    What a recogniser looks at: the coarse shape of the spectrum and how it moves within a phone. The fine shape is
-    mostly chance.
+    A blurred consonant is near the true one at every frame, and unlike it in how it moves. The low cepstra are what a
+    recogniser looks at; what lies beyond them is mostly chance.
     """
     if _Tables.cepstra is None:
         _Tables.cepstra = on_device(dct(np.eye(N_MELS), axis=0, norm="ortho")[:N_CEPSTRA].astype(np.float32))
-    off = _Tables.cepstra @ (made - wanted)
-    return off.abs().mean() + sum((off[..., k:] - off[..., :-k]).abs().mean() for k in CEPSTRA_MOVES)
+    off = made - wanted
+    return _moving(off, MOVES) + CEPSTRA_WEIGHT * _moving(_Tables.cepstra @ off, CEPSTRA_MOVES)
 
 
 class MultiResolutionLoss:
@@ -200,6 +190,12 @@ def _repetition(wave: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:
     second = bands.gather(2, there).unflatten(2, (frames, PERIOD_WINDOW))
     sizes = [(x**2).mean(-1) + BAND_FLOOR for x in (first, second)]
     return (first * second).mean(-1) / torch.sqrt(sizes[0] * sizes[1])
+
+
+def _moving(off: torch.Tensor, moves: tuple[int, ...]) -> torch.Tensor:
+    """Return the mean size of [..., T] and of its moves within so many frames, added."""
+    terms = [off.abs().mean(), *((off[..., k:] - off[..., :-k]).abs().mean() for k in moves)]
+    return torch.stack(terms).sum()
 
 
 def _log_bands(wave: torch.Tensor, window: int) -> torch.Tensor:

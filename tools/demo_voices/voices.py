@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 WAVE_RATE = 6e-4
-TUNE_RATE = 5e-4
+TUNE_RATE = 3e-4
 WEIGHTS = {
     "latent": 3.0,
     "envelope": 5.0,
@@ -62,7 +62,7 @@ WEIGHTS = {
     "adversarial": 1.0,
     "inside": 2.0,
 }
-LATENT_SHARE = 0.25  # of the learning rate, for what has learnt its words by itself before
+LATENT_SHARE = 0.1  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
 

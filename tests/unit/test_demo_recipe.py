@@ -280,6 +280,26 @@ def test_grid_loss_hears_a_faint_hum_at_the_rate_of_the_frames() -> None:
     assert losses.grid_loss(torch.zeros(1, 8000), torch.zeros(1, 8000)) == 0  # and no NaN
 
 
+def test_pause_loss_hears_what_rings_in_a_pause_only() -> None:
+    random = np.random.default_rng(4)
+    wanted, other = (3e-4 * random.standard_normal((1, 16_000)).astype(np.float32) for _ in range(2))
+    hum = np.tile(2e-4 * random.standard_normal(160).astype(np.float32), 100)[None]
+    is_speech = np.arange(16_000) >= 8000
+    for wave in (wanted, other):
+        wave[:, is_speech] *= 1000
+    quiet, loud = other + np.where(is_speech, 0, hum), other + np.where(is_speech, 1000 * hum, 0)
+    plain, ringing, voiced, empty = (
+        losses.pause_loss(torch.from_numpy(made.astype(np.float32)), torch.from_numpy(wanted)).item()
+        for made in (other, quiet, loud, np.where(is_speech, other, 0))
+    )
+    assert plain < 0.5
+    assert ringing > plain + 0.4
+    assert voiced == pytest.approx(plain, abs=0.05)
+    assert empty > 2
+    noise = torch.from_numpy(0.1 * random.standard_normal((1, 8000)).astype(np.float32))
+    assert losses.pause_loss(0 * noise, noise) == 0  # there is no pause
+
+
 def test_period_loss_hears_hoarseness_and_not_phases() -> None:
     f0 = np.full(8000, 160.0)
     clear, other = (torch.from_numpy(harmonics(f0, np.random.default_rng(seed)))[None] for seed in (1, 2))

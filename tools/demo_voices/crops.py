@@ -23,6 +23,7 @@ from tools.demo_voices.features import warped
 
 __all__ = ["Batch", "Crops", "Material", "pitch_codes"]
 
+BEGINNING_SHARE = 0.4  # of the stretches begin with the pause before the sentence
 OTHERS_SHARE = 0.85  # a conversion never hears the target itself
 CODE_SPREAD = 0.5  # semitones: pitch codes are off by so much, so that the generator learns pitch from its source
 
@@ -110,6 +111,8 @@ class Crops:
         content = self._content(voice, place, random)
         last = min(f0.size, 2 * content.shape[0], utterance.spoken.wave.size // HOP_16K) - self._frames
         start = 2 * int(random.integers(last // 2 + 1))  # content frames are two of the synthesiser's
+        if random.random() < BEGINNING_SHARE:
+            start = 0
         stop = start + self._frames
         track = PitchTrack(np.ascontiguousarray(f0[start:stop]))
         noise = random.standard_normal(self._frames * HOP_16K).astype(np.float32)

@@ -24,6 +24,7 @@ __all__ = [
     "grid_loss",
     "log_envelope",
     "log_mel",
+    "pause_loss",
     "period_loss",
     "phase_loss",
 ]
@@ -47,6 +48,7 @@ GRID_FRAMES, GRID_FLOOR = 16, 1e-7  # window; power of what 16 bit cannot tell
 PERIOD_BANDS_HZ, PERIOD_TAPS = ((1000, 2000), (2000, 4000), (4000, 7500)), 127
 PERIOD_WINDOW, PERIOD_REACH = 2 * HOP_16K, 4  # samples that are compared; frames that they and a period take
 BAND_FLOOR = 1e-8  # of power: -80 dB
+PAUSE_FRAMES, PAUSE_POWER = 8, 1e-5  # windows of 80 ms; -50 dB
 SINE_RMS = 0.05  # between that of the sine, 0.07, and that of the noise without it, 0.03
 
 
@@ -129,7 +131,26 @@ def grid_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     What a generator makes of one frame it makes of the next, so it tends to ring at the rate of the frames wherever no
     harmonic is certain. Distances of spectra hardly see it: those lines are few, and what they stand in is noise.
     """
-    return functional.mse_loss(_height_on_grid(made), _height_on_grid(wanted))
+    heights = [_height_on_grid(wave, GRID_FRAMES)[0].mean((0, 2)) for wave in (made, wanted)]  # a pause as a vowel
+    return functional.mse_loss(*heights)
+
+
+def pause_loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return how much more of waves [B, N] lies at multiples of the frame rate where others are quiet, and how far off
+    their level is there, in nepers of power, added.
+
+    Little of speech is pause, and what rings there is faint, so a mean over all of it hardly hears it; a tracker of
+    pitch does.
+    """
+    size = PAUSE_FRAMES * HOP_16K
+    is_quiet = wanted.unfold(1, size, size // 2).square().mean(-1)[:, None] < PAUSE_POWER
+
+    def in_pauses(x: torch.Tensor) -> torch.Tensor:
+        return (x * is_quiet).sum((0, 2)) / is_quiet.sum().clamp(min=1)
+
+    ringing, level = (in_pauses(x) for x in _height_on_grid(made, PAUSE_FRAMES))
+    wanted_ringing, wanted_level = (in_pauses(x) for x in _height_on_grid(wanted, PAUSE_FRAMES))
+    return torch.relu(ringing - wanted_ringing).mean() + (level - wanted_level).abs().mean()
 
 
 def period_loss(made: torch.Tensor, wanted: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:
@@ -163,17 +184,17 @@ def feature_loss(real: list[list[torch.Tensor]], made: list[list[torch.Tensor]])
     return sum(terms) / len(terms)  # type: ignore[return-value]
 
 
-def _height_on_grid(wave: torch.Tensor) -> torch.Tensor:
-    """Return for each multiple of the frame rate [L] how far the power there rises above that half-way to the next.
+def _height_on_grid(wave: torch.Tensor, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each multiple of the frame rate how far the power there rises above that half-way to the next.
 
-    In nepers of power, the mean over windows: a pause counts as much as a vowel.
+    In nepers of power, [B, L, W] for windows of so many frames; and the mean power of each, likewise [B, 1, W].
     """
-    size = GRID_FRAMES * HOP_16K
+    size = frames * HOP_16K
     parts = spectrum(wave, size, size // 2, size)
     power = parts.real**2 + parts.imag**2 + GRID_FLOOR
-    there, between = power[:, GRID_FRAMES:-1:GRID_FRAMES], power[:, GRID_FRAMES // 2 :: GRID_FRAMES]
+    there, between = power[:, frames:-1:frames], power[:, frames // 2 :: frames]
     around = (between[:, :-1] + between[:, 1:]) / 2
-    return torch.log(there / around).mean((0, 2))
+    return torch.log(there / around), torch.log(power.mean(1, keepdim=True))
 
 
 def _repetition(wave: torch.Tensor, f0: torch.Tensor) -> torch.Tensor:

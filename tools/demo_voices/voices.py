@@ -33,6 +33,7 @@ from tools.demo_voices.losses import (
     grid_loss,
     log_envelope,
     log_mel,
+    pause_loss,
     period_loss,
     phase_loss,
 )
@@ -57,11 +58,13 @@ WEIGHTS = {
     "spectra": 1.0,
     "phase": 2.0,
     "heard": 2.0,
-    "grid": 1.0,
+    "grid": 4.0,
+    "pause": 2.0,
     "period": 4.0,
     "adversarial": 1.0,
     "inside": 2.0,
 }
+BEGINNING_SHARE = 0.3  # of the steps generate the beginning of each stretch, where pauses are likely
 LATENT_SHARE = 0.1  # of the learning rate, for what has learnt its words by itself before
 CONTEXT = 3  # times as many frames are encoded as generated
 
@@ -155,6 +158,7 @@ def train_waves(
             "phase": phase_loss(made, wanted, part.source),
             "heard": hearing(made, wanted),
             "grid": grid_loss(made, wanted),
+            "pause": pause_loss(made, wanted),
             "period": period_loss(made, wanted, part.f0),
         }
         rivalry = {}
@@ -192,6 +196,8 @@ def _generated(
     """
     z = trainer.latent(batch.content, batch.coarse, batch.speaker)
     start = int(random.integers(batch.content.shape[1] - recipe.wave_frames + 1))
+    if random.random() < BEGINNING_SHARE:
+        start = 0
     part = batch.part(start, start + recipe.wave_frames)
     speaker = trainer.network.emb_g(batch.speaker)[:, :, None]
     made = generate(trainer.network.dec, z[:, :, start : start + recipe.wave_frames], part.source, speaker)

@@ -41,11 +41,16 @@ def material_of(voices: dict[str, float], texts: int = 3) -> crops.Material:
     return crops.Material(corpus, f0, {voice: [envelope for _, envelope, _ in rows] for voice, rows in said.items()})
 
 
-def test_what_a_target_would_do_is_moved_to_where_the_source_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("resampled", [0.0, 1.0])
+def test_what_a_target_would_do_is_moved_to_where_the_source_says_it(
+    monkeypatch: pytest.MonkeyPatch, resampled: float
+) -> None:
     monkeypatch.setattr(crops, "CODE_SPREAD", 0.0)
+    monkeypatch.setattr(stretches, "FASTER_SHARE", resampled)
+    monkeypatch.setattr(stretches, "SPEED", (0.7, 0.71))
     material = material_of({"rms": 1.5, "slt": 1.0, "awb": 1.2})
-    drawn = stretches.Stretches(material, ("rms", "slt"), 15).draw(40, np.random.default_rng(1))
-    assert drawn.wave.shape == (40, content.samples_of(15))
+    drawn = stretches.Stretches(material, ("rms", "slt"), 30).draw(40, np.random.default_rng(1))
+    assert drawn.wave.shape == (40, content.samples_of(30))
     named = 1 + (drawn.state - 1) // content.THIRDS
     at_state = named.repeat_interleave(2, dim=1).float()
     for target in ("rms", "slt"):

@@ -2,7 +2,7 @@
 """How good conversions with the demonstration voices are, by measures that know nothing of this project.
 
     make quality-tools                                    once: the measuring tools' own environment
-    python benchmarks/quality.py [--models DIR] [--sentences 12] [--variants mlx torch mlx-no-index float16 8-bit 4-bit]
+    python benchmarks/quality.py [--models DIR] [--sentences 12] [--variants mlx torch mlx-index float16 8-bit 4-bit]
                                  [--texts benchmarks/sentences.txt] [--pictures docs/pictures]
 
 flite's voices read sentences that no training has seen; each is converted to the target, and `quality_tools.py`
@@ -63,7 +63,7 @@ class Variant:
 
 VARIANTS = {
     "mlx": Variant(),
-    "mlx-no-index": Variant(index_rate=0.0),
+    "mlx-index": Variant(index_rate=0.2),
     "torch": Variant("torch"),
     "float16": Variant(precision=Precision("float16")),
     "8-bit": Variant(precision=Precision(quantize_bits=8)),

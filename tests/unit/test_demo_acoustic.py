@@ -71,7 +71,7 @@ def test_sentences_that_a_target_says_otherwise_are_not_used() -> None:
         stretches.Stretches(material, ("rms", "slt"), 15)
 
 
-def test_reader_of_a_given_voice_is_fitted_to_its_latents_and_fixed() -> None:
+def test_reader_of_a_given_voice_is_fitted_to_its_latents() -> None:
     voice, width = new_trainer(TINY), TINY.voice.inter
     matrix, bias = torch.randn(losses.N_MELS, width), torch.randn(losses.N_MELS, 1)
     network = content.ContentTrainer(TINY.hubert)
@@ -90,7 +90,6 @@ def test_reader_of_a_given_voice_is_fitted_to_its_latents_and_fixed() -> None:
     acoustic.fit_reader(TINY, Drawn(), network, voice, "rms")  # type: ignore[arg-type]
     torch.testing.assert_close(voice.reader.weight[:, :, 0], matrix, atol=2e-2, rtol=2e-2)
     torch.testing.assert_close(voice.reader.bias, bias[:, 0], atol=2e-2, rtol=2e-2)
-    assert not any(p.requires_grad for p in voice.reader.parameters())
 
 
 @pytest.mark.parametrize("is_shared", [True, False])

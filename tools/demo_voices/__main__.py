@@ -111,6 +111,7 @@ def make(
     own = given if given is not None and given.has_voices(recipe) else None
     with _Timed(state, "acoustic"):
         voices = _train_acoustic(recipe, state, material, content, own)
+    _report_accuracy(content, recipe)
     export.write_hubert(content.network, recipe.hubert, out / "hubert_base.pt")
     if "features" not in stages:
         return
@@ -171,6 +172,7 @@ def _train_waves(
     """Train the voices end to end: all targets together first, if they share one, then each by itself."""
     if "base" not in stages:
         return
+    torch.manual_seed(recipe.seed)  # the same opponents, whether the stage before was trained or read
     numbers, opponents = {voice: i for i, voice in enumerate(recipe.targets)}, Discriminators()
     is_shared, quiet, steps = len({id(v) for v in voices.values()}) == 1, recipe.more_quiet_steps, recipe.more_gan_steps
     if is_shared:

@@ -70,7 +70,7 @@ def train_acoustic(
 
 @torch.no_grad()
 def fit_reader(recipe: Recipe, stretches: Stretches, content: ContentTrainer, voice: VoiceTrainer, target: str) -> None:
-    """Fit the reader to the latents that a given voice makes, by least squares, in place, and fix it."""
+    """Fit the reader to the latents that a given voice makes, by least squares, in place."""
     torch.manual_seed(recipe.seed)
     random, latents, envelopes = np.random.default_rng(recipe.seed), [], []
     for _ in range(READER_BATCHES):
@@ -82,7 +82,6 @@ def fit_reader(recipe: Recipe, stretches: Stretches, content: ContentTrainer, vo
     fitted = torch.linalg.lstsq(rows, torch.cat(envelopes)).solution
     voice.reader.weight.copy_(fitted[:-1].T[:, :, None])
     voice.reader.bias.copy_(fitted[-1])
-    voice.reader.requires_grad_(False)
 
 
 def _latent(recipe: Recipe, voice: VoiceTrainer, target: str, features: torch.Tensor, heard: Heard) -> torch.Tensor:

@@ -71,6 +71,17 @@ def test_sentences_that_a_target_says_otherwise_are_not_used() -> None:
         stretches.Stretches(material, ("rms", "slt"), 15)
 
 
+def test_stretches_for_the_generator_begin_with_a_pause_as_often_as_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    material = material_of({"slt": 1.0}, texts=1)
+    [said], [track] = material.corpus.by_voice["slt"], material.f0["slt"]
+    material.content = {"slt": [np.zeros((len(track) // 2, 4), np.float16)]}
+    for share, always in ((1.0, True), (0.0, False)):
+        monkeypatch.setattr(crops, "BEGINNING_SHARE", share)
+        drawn = crops.Crops(material, {"slt": 0}, 10).draw(8, np.random.default_rng(1))
+        begins = [bool(np.allclose(wave[:160], said.wave[:160])) for wave in drawn.wave.numpy()]
+        assert all(begins) == always
+
+
 def test_reader_of_a_given_voice_is_fitted_to_its_latents() -> None:
     voice, width = new_trainer(TINY), TINY.voice.inter
     matrix, bias = torch.randn(losses.N_MELS, width), torch.randn(losses.N_MELS, 1)

@@ -125,9 +125,7 @@ def _content(recipe: Recipe, state: Path, corpus: Corpus, given: Given | None) -
         torch.manual_seed(recipe.seed)
         return ContentTrainer(recipe.hubert, network)
     with _Timed(state, "content"):
-        trainer = train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
-    _report_accuracy(trainer, recipe)
-    return trainer
+        return train_content(recipe, corpus, _stage(recipe, state, "content", recipe.content_steps))
 
 
 def _train_pitch(recipe: Recipe, state: Path, corpus: Corpus) -> Rmvpe:

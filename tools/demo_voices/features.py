@@ -24,7 +24,7 @@ from tools.demo_voices.content import frame_times
 from tools.demo_voices.corpus import Corpus, Utterance
 from tools.demo_voices.device import on_device
 
-__all__ = ["extract_content", "extract_f0", "warped"]
+__all__ = ["between", "extract_content", "extract_f0", "warped"]
 
 F16 = NDArray[np.float16]
 F32 = NDArray[np.float32]
@@ -55,12 +55,16 @@ def warped(target: Utterance, other: Utterance, content: F16, frames: int) -> F3
     Both must say the same phones.
     """
     moments = target.moments_in(other, frame_times(frames))
-    exact = (moments - frame_times(1)[0]) * (FRAME_RATE_HZ / 2)
-    low = np.floor(exact).astype(np.int64).clip(0, content.shape[0] - 1)
-    high = (low + 1).clip(0, content.shape[0] - 1)
-    share = (exact - low).clip(0, 1)[:, None].astype(np.float32)
-    moved: F32 = content[low].astype(np.float32) * (1 - share) + content[high].astype(np.float32) * share
-    return moved
+    return between(content, (moments - frame_times(1)[0]) * (FRAME_RATE_HZ / 2))
+
+
+def between(rows: F16, places: NDArray[np.float64]) -> F32:
+    """Return what lies at each place, counted in rows [T, D] and any fraction, on the line between two; [places, D]."""
+    low = np.floor(places).astype(np.int64).clip(0, rows.shape[0] - 1)
+    high = (low + 1).clip(0, rows.shape[0] - 1)
+    share = (places - low).clip(0, 1)[:, None].astype(np.float32)
+    mixed: F32 = rows[low].astype(np.float32) * (1 - share) + rows[high].astype(np.float32) * share
+    return mixed
 
 
 def hubert_depth(hubert: Hubert) -> int:

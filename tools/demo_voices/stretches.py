@@ -19,6 +19,7 @@ from tools.demo_voices.content import frame_times, samples_of, states
 from tools.demo_voices.corpus import Utterance
 from tools.demo_voices.crops import Material, pitch_codes
 from tools.demo_voices.device import on_device
+from tools.demo_voices.features import between
 
 __all__ = ["Heard", "Stretches"]
 
@@ -96,12 +97,8 @@ class Stretches:
             moments = utterance.moments_in(self._material.corpus.by_voice[target][place], moments)
         envelope, f0 = self._material.envelopes[target][place], self._material.f0[target][place]
         exact = moments * FRAME_RATE_HZ - 0.5
-        low = np.floor(exact).astype(np.int64).clip(0, envelope.shape[1] - 1)
-        high = (low + 1).clip(0, envelope.shape[1] - 1)
-        share = (exact - low).clip(0, 1)
-        between = envelope[:, low] * (1 - share) + envelope[:, high] * share
         nearest = f0[np.rint(exact).astype(np.int64).clip(0, f0.size - 1)]
-        return pitch_codes(nearest, random), between.astype(np.float32)
+        return pitch_codes(nearest, random), np.ascontiguousarray(between(envelope.T, exact).T)
 
     def _is_shared(self, utterance: Utterance) -> bool:
         return all(self._material.place_alike(target, utterance) is not None for target in self._targets)
